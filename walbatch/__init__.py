@@ -1,0 +1,1 @@
+"""walbatch: a durable, write-ahead-logged batcher for product analytics. OK means "on disk"."""

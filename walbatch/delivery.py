@@ -1,0 +1,79 @@
+"""What a destination can answer, and what becomes of each record.
+
+    answer to a request    record by record          the destination
+    -------------------    ----------------------    -----------------------------------------------
+    Settled(outcomes)      Delivered or Rejected     works: the breaker closes
+    Split                  ask again about halves;   works
+                           a refused single record
+                           is Rejected
+    Hold                   Retry                     backs off, then asks again: for as long as it takes
+    Pause                  Retry                     needs a person; probed slowly
+
+An outage is never a verdict: only `Rejected`, the destination's own word on this one record, makes a dead letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The destination has the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Nothing is known, or it is not the record's fault: it stays pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The destination refuses this very record, for good, and says why."""
+
+    code: int
+    field: str
+    reason: str
+
+
+Outcome = Delivered | Retry | Rejected
+
+DELIVERED = Delivered()
+RETRY = Retry()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One `Delivered` or `Rejected` for each record of the request, by position."""
+
+    outcomes: Sequence[Delivered | Rejected]
+    note: str = "200"
+    """What to keep of the answer in the delivery's history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The request as a whole was refused, so ask about its halves. `max_bytes` is the limit the answer named."""
+
+    code: int
+    reason: str
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Back off. `after_s` is the destination's own wish, in seconds, already clamped."""
+
+    reason: str
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop and raise an alarm: credentials, region or address are wrong. Keep everything."""
+
+    reason: str
+
+
+Answer = Settled | Split | Hold | Pause

@@ -1,0 +1,92 @@
+"""Every exception that walbatch raises on purpose, in four branches: one for each way to react.
+
+    InvalidRecord        fix the request     the record can never be stored as it is
+    Unavailable          retry later         nothing is wrong with the request
+    ConfigurationError   fix the settings    the process exits with 78
+    FatalError           stop the process    the leaf says with which exit code
+
+Exceptions of other libraries are translated where that library is used, and go no further.
+"""
+
+from __future__ import annotations
+
+
+class WalbatchError(Exception):
+    """Base of all of them. Its text is meant for people: what is wrong, and what to do."""
+
+    exit_code = 1
+
+
+class InvalidRecord(WalbatchError):
+    """A record breaks a rule. Correct the named field; sending it again unchanged will fail again.
+
+    `field` is a path within the record (`event.name`), `reason` a stable UPPER_SNAKE word.
+    """
+
+    def __init__(self, field: str, reason: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.reason = reason
+        self.description = description
+
+
+class Unavailable(WalbatchError):
+    """Not now. Send the same records with the same ids again after `retry_after_s` seconds."""
+
+    reason = "UNAVAILABLE"
+    retry_after_s = 1.0
+
+
+class CommitFailed(Unavailable):
+    """The commit raised, so its outcome is unknown: the records may be stored. Sending them again is safe."""
+
+    reason = "COMMIT_FAILED"
+
+
+class LogClosed(Unavailable):
+    """The log is closing or closed. The records were not stored; another process will take them."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class BacklogFull(Unavailable):
+    """Too much is waiting already, or the disk is nearly full. Nothing was stored; delivery goes on."""
+
+    reason = "BACKLOG_FULL"
+    retry_after_s = 30.0
+
+
+class ConfigurationError(WalbatchError):
+    """A setting is wrong or missing. The text names the key as the user typed it."""
+
+    exit_code = 78
+
+
+class SchemaTooNew(ConfigurationError):
+    """The database was written by a newer walbatch. Nothing was changed; run that version, or a newer one."""
+
+
+class AffectedSqlite(ConfigurationError):
+    """This SQLite has the WAL-reset bug (https://sqlite.org/wal.html#walresetbug) and can lose committed rows."""
+
+
+class FatalError(WalbatchError):
+    """The process must stop: going on could break a promise."""
+
+
+class LogLocked(FatalError):
+    """Another process serves this data directory. The text names it."""
+
+    exit_code = 75
+
+
+class CorruptLog(FatalError):
+    """The database is not one of ours, or is damaged. It was left untouched."""
+
+    exit_code = 65
+
+
+class StorageFailed(FatalError):
+    """The disk refuses to store. Nothing was acknowledged since."""
+
+    exit_code = 74

@@ -1,0 +1,1 @@
+"""Package analytics of the generated code."""

@@ -1,0 +1,1 @@
+"""Package analytics.v1 of the generated code."""

@@ -1,0 +1,160 @@
+"""The log's contract: four verbs, the same for every engine.
+
+    append    durable on return
+    fetch     oldest first; a record that was handed out is not handed out again until it is settled, or the
+              process ends: what is in flight is kept in memory only, so that a crash needs no repair
+    settle    durable on return
+    backlog   cheap at any size
+
+`MemoryLog` is this contract as the shortest program that keeps it; `SqliteLog` keeps it on disk. One conformance
+suite runs against both. Delivery state belongs to a lane (a destination and a kind), never to a record: each
+destination has its own progress, and one that is down delays no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+from walbatch.batching import BatchPolicy
+from walbatch.delivery import Outcome
+from walbatch.event import EventId, Kind, Offset, Record
+from walbatch.retry import Condition
+
+LANES = {Kind.EVENT: "events", Kind.PROFILE: "profiles"}
+"""What the lane of each kind is called, in the database and to people."""
+
+
+class Lane(NamedTuple):
+    """One kind of record on its way to one destination."""
+
+    destination: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """Return the lane's name without the destination: `events` or `profiles`."""
+        return LANES[self.kind]
+
+
+class Appended(NamedTuple):
+    """Where a record is. A duplicate was stored before, at this offset, and nothing was added."""
+
+    offset: Offset
+    duplicate: bool
+
+
+class Entry(NamedTuple):
+    """A stored record, as it is handed out for delivery."""
+
+    offset: Offset
+    event_id: EventId
+    payload: str
+    received_at_ms: int
+
+
+class Batch(NamedTuple):
+    """What one fetch handed out: consecutive records of one lane, at least one."""
+
+    lane: Lane
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a batch. One outcome for each entry, by position; `Retry` gives the entry back."""
+
+    batch: Batch
+    outcomes: Sequence[Outcome]
+    condition: Condition
+    """The destination's condition after this attempt; stored in the same commit."""
+    note: str
+    """The answer in a word or a line, for the delivery's history. Never a payload, never a credential."""
+    started_at_ms: int
+    finished_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBacklog:
+    """Counts of one lane. accepted = pending + sent + purged + dead + resolved, at every moment."""
+
+    name: str
+    accepted: int
+    pending: int
+    """Owed to the destination, including what is in flight."""
+    in_flight: int
+    """Handed out and not settled."""
+    sent: int
+    """Delivered and still stored."""
+    purged: int
+    """Delivered, and deleted since by retention."""
+    dead: int
+    """Refused by the destination, and kept for a person to decide."""
+    resolved: int
+    """Refused once, then dealt with: replayed, or discarded."""
+    oldest_pending_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationBacklog:
+    """One destination: how it is doing, and what it is owed."""
+
+    name: str
+    condition: Condition
+    lanes: Sequence[LaneBacklog]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What was accepted, and how far each destination is."""
+
+    accepted: int
+    """Records stored, ever, replays included."""
+    pending_bytes: int
+    """Payload owed to the destination that is furthest behind."""
+    destinations: Sequence[DestinationBacklog]
+
+
+class EventLog(Protocol):
+    """A durable, ordered log with a cursor for each lane. Entering the context opens and recovers it."""
+
+    durability: str
+    """What a return of `append` means: `fsynced`, `replicated` or `buffered`."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def append(self, records: Sequence[Record]) -> list[Appended]:
+        """Store records, all or none, in order; durable on return.
+
+        A record with the `event_id`, name and distinct_id of a recently stored one, and not a different time, is
+        a duplicate, unless it is a replay. Cancelling the caller does not cancel the commit.
+
+        Raises:
+            CommitFailed: nothing is known about any of them; send the same ids again.
+            BacklogFull: nothing was stored; try again later.
+            LogClosed: nothing was stored; the process is ending.
+        """
+        ...
+
+    async def fetch(self, lane: Lane, policy: BatchPolicy) -> Batch:
+        """Wait until a batch is due, and hand out the oldest records that are not handed out yet.
+
+        Entries that were given back are due at once. A batch may be smaller than the policy allows. Cancel-safe:
+        nothing is handed out then. One caller a lane at a time.
+        """
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Record what became of a batch; durable on return. Settling the same batch twice changes nothing.
+
+        Raises:
+            CommitFailed: nothing is known; settle the same batch again.
+        """
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Return counts and conditions, from one moment."""
+        ...
