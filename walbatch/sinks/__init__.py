@@ -1,11 +1,12 @@
-"""The sink's contract: one way to hand a batch to a destination."""
+"""The sink's contract: one way to hand records to a destination."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 from walbatch.delivery import Answer
-from walbatch.wal import Batch
+from walbatch.event import Kind
 
 
 class Sink(Protocol):
@@ -15,10 +16,11 @@ class Sink(Protocol):
 
     async def __aexit__(self, *exc: object) -> None: ...
 
-    async def send(self, batch: Batch) -> Answer:
-        """Hand over a batch and say what the destination answered; see `walbatch.delivery`.
+    async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
+        """Hand over records of one kind, at least one, and say what the destination answered.
 
-        Never raises for anything that the destination or the network does: those are answers. Bounded in time.
-        Cancelling it leaves the outcome unknown; the batch is then sent again, byte for byte.
+        See `walbatch.delivery` for the answers. Never raises for anything that the destination or the network
+        does: those are answers. Bounded in time. Cancelling it leaves the outcome unknown; the records are then
+        sent again, byte for byte.
         """
         ...
