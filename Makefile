@@ -1,0 +1,94 @@
+# The only tools that must be there: make, git and Python 3.11 or later. Everything else comes from the locks.
+PYTHON ?= python3
+BIN := .venv/bin
+
+SETUP := .venv/.stamp
+RUN := build/run
+# What the tests read besides the installed package. The sources are left out, so that nothing can be imported from them.
+TEST_FILES := tests examples docs bench proto README.md CHANGELOG.md Makefile Dockerfile .dockerignore .env.example \
+	pyproject.toml LICENSE requirements.lock requirements-build.lock requirements-dev.lock
+
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) proto/analytics/v1/service.proto
+# Universal: one lock for every system and every Python from 3.11 on.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint lint-python lint-proto lint-image bench proto lock wheel clean
+
+help:
+	@echo 'make setup   install everything into .venv'
+	@echo 'make demo    see it work: accept, lose the destination, crash, deliver'
+	@echo 'make test    lint, build the wheel, test that wheel'
+	@echo 'make lint    every check that runs nothing'
+	@echo 'make bench   measure on this machine'
+	@echo 'make proto   generate walbatch/pb from proto/'
+	@echo 'make lock    resolve the locks again; LOCK_FLAGS=--upgrade takes newer versions'
+	@echo 'make clean   remove what the others made'
+
+setup: $(SETUP)
+
+$(SETUP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("walbatch needs Python 3.11 or later: make PYTHON=python3.x" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(SETUP)
+	$(BIN)/python examples/demo.py
+
+bench: $(SETUP)
+	$(BIN)/python bench/run.py
+
+lint: lint-python lint-proto lint-image
+
+lint-python: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/packaging/package_list.py
+
+# The generated code is committed, so that an install needs no compiler; here it is made again and compared.
+lint-proto: $(SETUP)
+	$(BIN)/buf lint proto
+	$(BIN)/buf format --diff --exit-code proto
+	rm -rf build/proto && mkdir -p build/proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(call PROTOC,build/proto)
+	diff -r -u --exclude=__init__.py --exclude=__pycache__ build/proto/walbatch/pb walbatch/pb
+
+lint-image: $(SETUP)
+	$(BIN)/hadolint Dockerfile
+
+proto: $(SETUP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(call PROTOC,.)
+
+lock: $(SETUP)
+	$(COMPILE) pyproject.toml --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
+
+# From the sdist, as a packager would: a file that the sdist lacks is missing here too.
+wheel: $(SETUP)
+	rm -rf build/dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist .
+
+build/venv/.stamp: requirements-dev.lock
+	rm -rf build/venv
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# The wheel is what people install, so the wheel is what is tested, in an environment that never saw the sources.
+test: lint wheel build/venv/.stamp
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/dist/*.whl
+	build/venv/bin/python -m pip check
+	rm -rf $(RUN) && mkdir -p $(RUN)
+	cp -R $(TEST_FILES) $(RUN)/
+	cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" WALBATCH_WHEEL="$$(ls $(CURDIR)/build/dist/*.whl)" \
+		../venv/bin/pytest -n 2 --dist worksteal $(TEST_FLAGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

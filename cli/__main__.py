@@ -1,0 +1,5 @@
+"""`python -m walbatch.cli`."""
+
+from .main import app
+
+app()

@@ -1,0 +1,82 @@
+"""Talk to the admin port of the server that owns a data directory. Standard library only: commands start fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from walbatch.errors import WalbatchError
+from walbatch.wal.ownership import owner
+
+TIMEOUT_S = 10.0
+
+
+class Unreachable(WalbatchError):
+    """The server does not answer on its admin port."""
+
+    exit_code = 4
+
+
+class Refused(WalbatchError):
+    """The server answered, and said no."""
+
+
+class AdminClient:
+    """One server's admin port."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._token = token
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the JSON object at a path."""
+        return self._object(self._request("GET", path, None, TIMEOUT_S))
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Post a JSON object and return the answer; it may take as long as it takes."""
+        return self._object(self._request("POST", path, body, None))
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Post a JSON object and yield the answer's lines as they come."""
+        for line in self._request("POST", path, body, None):
+            message = json.loads(line)
+            if "error" in message:
+                raise Refused(message["error"])
+            yield message
+
+    def status(self, path: str) -> tuple[int, str]:
+        """Return the status of a GET, and its text."""
+        reply = self._request("GET", path, None, TIMEOUT_S)
+        return reply.status, reply.read().decode()
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float | None) -> HTTPResponse:
+        connection = HTTPConnection(self._address, timeout=timeout_s)
+        try:
+            connection.request(
+                method, path, None if body is None else json.dumps(body), {"Authorization": f"Bearer {self._token}"}
+            )
+            return connection.getresponse()
+        except (OSError, HTTPException) as error:
+            raise Unreachable(f"the server at {self._address} does not answer: {error}") from error
+
+    def _object(self, reply: HTTPResponse) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(reply.read())
+        if reply.status != 200:  # noqa: PLR2004
+            raise Refused(str(document.get("error", reply.reason)))
+        return document
+
+
+def connect(directory: Path) -> AdminClient:
+    """Return the client of the directory's owner.
+
+    Raises:
+        Unreachable: the owner is still starting, or is no server.
+    """
+    address = owner(directory).get("admin")
+    if not address:
+        raise Unreachable(f"the process that has {directory} is not serving yet; try again in a moment")
+    token = directory / "admin.token"
+    return AdminClient(address, token.read_text() if token.exists() else "")

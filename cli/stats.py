@@ -1,0 +1,99 @@
+"""`walbatch stats`: what was accepted, what is waiting, and how the destination is doing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .options import DataDir, Json, local_settings
+
+
+def stats(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show how many records were accepted, wait, were sent, or were refused; with the server up or down."""
+    settings = local_settings(data_dir)
+    document = _from_server(settings.data_dir) or _from_disk(settings.data_dir)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        _print(document)
+
+
+def _from_server(directory: Path) -> dict[str, Any] | None:
+    """Return the numbers of a running server; None if there is none, or none that answers yet."""
+    from walbatch.wal.ownership import is_owned
+
+    from .admin_client import Unreachable, connect
+
+    if not is_owned(directory):
+        return None
+    try:
+        return connect(directory).get("/stats")
+    except Unreachable:
+        return None
+
+
+def _from_disk(directory: Path) -> dict[str, Any]:
+    from walbatch.errors import ConfigurationError
+    from walbatch.stats import document, read_backlog
+    from walbatch.wal.files import DATABASE_FILE, file_sizes
+    from walbatch.wal.ownership import is_owned
+
+    database = directory / DATABASE_FILE
+    if not database.exists():
+        raise ConfigurationError(
+            f"there is no log in {directory} (WALBATCH_DATA_DIR, --data-dir); `walbatch serve` makes one"
+        )
+    database_bytes, wal_bytes = file_sizes(database)
+    return document(
+        read_backlog(database),
+        now_ms=time.time_ns() // 1_000_000,
+        durability="fsynced",
+        database_bytes=database_bytes,
+        wal_bytes=wal_bytes,
+        serving=is_owned(directory),
+    )
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for destination in document["destinations"]:
+        console.print(_sentence(document, destination), soft_wrap=True)
+    table = Table("destination", "lane", *_COLUMNS, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for destination in document["destinations"]:
+        for lane in destination["lanes"]:
+            table.add_row(destination["name"], lane["name"], *(f"{lane[name]:,}" for name in _COLUMNS))
+    console.print(table)
+    console.print(_footer(document), soft_wrap=True)
+
+
+_COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "resolved", "purged")
+
+
+def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:
+    from walbatch.units import format_duration
+
+    pending = f"{document['pending']:,} pending"
+    if document["pending"]:
+        pending += f", the oldest for {format_duration(round(document['oldest_pending_age_s'], 1))}"
+    if not document["serving"]:
+        return f"Not serving. {pending}; what is pending goes out after `walbatch serve`."
+    if destination["state"] == "ok":
+        return f"Delivering to {destination['name']}. {pending}."
+    next_try = f"next try in {format_duration(round(destination['retry_in_s'] or 0))}"
+    return f"{destination['name']} is {destination['state']}: {destination['last_error']}; {next_try}. {pending}, nothing is lost."
+
+
+def _footer(document: dict[str, Any]) -> str:
+    from walbatch.units import format_bytes
+
+    sizes = f"database {format_bytes(document['database_bytes'])}, log {format_bytes(document['wal_bytes'])}"
+    return f"{document['engine']} {document['sqlite_version']}, acknowledged means {document['durability']}; {sizes}"

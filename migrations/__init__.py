@@ -1,0 +1,1 @@
+"""The schema's history: numbered SQL files, forward only, never edited once released."""

@@ -1,0 +1,272 @@
+"""One suite for every engine: what `EventLog` promises. An engine has no private semantics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from walbatch.batching import BatchPolicy
+from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
+from walbatch.event import Kind, Record, profile_update, track
+from walbatch.retry import Condition, State
+from walbatch.testing.clock import FakeClock
+from walbatch.wal import Batch, EventLog, Lane, LaneBacklog, Settlement
+from walbatch.wal.memory import MemoryLog
+from walbatch.wal.sqlite import SqliteLog
+
+EVENTS = Lane("there", Kind.EVENT)
+PROFILES = Lane("there", Kind.PROFILE)
+NOW = BatchPolicy().at_once()
+
+Make = Callable[[Path, FakeClock], EventLog]
+ENGINES: dict[str, Make] = {
+    "memory": lambda _, clock: MemoryLog(["there", "elsewhere"], clock),
+    "sqlite": lambda path, clock: SqliteLog(path, ["there", "elsewhere"], clock, allow_affected_sqlite=True),
+}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture(params=ENGINES)
+async def log(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
+    """An open, empty log of each engine."""
+    async with AsyncExitStack() as stack:
+        yield await stack.enter_async_context(ENGINES[request.param](tmp_path / "data", clock))
+
+
+def event(name: str, clock: FakeClock, **fields: object) -> Record:
+    """A small valid event; its id is its name."""
+    known: dict[str, object] = {"event_id": name, "distinct_id": "u1", "properties": {}, "now_ms": clock.wall_ms()}
+    return track(name=name, **{**known, **fields})  # type: ignore[arg-type]
+
+
+def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition | None = None) -> Settlement:
+    """What the flusher would report."""
+    return Settlement(batch, outcomes, condition or Condition(), "200", 1, 2)
+
+
+async def settle_all(log: EventLog, batch: Batch) -> None:
+    """Report that the destination has every record of the batch."""
+    await log.settle(settlement(batch, [DELIVERED] * len(batch.entries)))
+
+
+async def lane_of(log: EventLog, lane: Lane) -> LaneBacklog:
+    """The counts of one lane; on the way, conservation is checked for every lane."""
+    backlog = await log.backlog()
+    found = {(d.name, counts.name): counts for d in backlog.destinations for counts in d.lanes}
+    for c in found.values():
+        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved
+    return found[lane.destination, lane.name]
+
+
+def ids(batch: Batch) -> list[str]:
+    """The event ids of a batch, in order."""
+    return [entry.event_id for entry in batch.entries]
+
+
+async def test_records_come_back_in_order_with_their_exact_payload(log: EventLog, clock: FakeClock) -> None:
+    """What was appended is handed out oldest first, byte for byte."""
+    records = [event(f"e{n}", clock, properties={"n": n, "text": "Ærøskøbing 🌋"}) for n in range(5)]
+    appended = await log.append(records[:2]) + await log.append(records[2:])
+    batch = await log.fetch(EVENTS, NOW)
+    assert [entry.payload for entry in batch.entries] == [record.payload for record in records]
+    assert [entry.offset for entry in batch.entries] == [a.offset for a in appended]
+    assert sorted({a.offset for a in appended}) == [a.offset for a in appended]
+
+
+async def test_a_repeated_id_is_stored_once(log: EventLog, clock: FakeClock) -> None:
+    """The second append of an id answers with the first one's offset, also within one call."""
+    first, twin = await log.append([event("e", clock), event("e", clock)])
+    await clock.advance(3)
+    (again,) = await log.append([event("e", clock)])
+    assert (first.duplicate, twin.duplicate, again.duplicate) == (False, True, True)
+    assert first.offset == twin.offset == again.offset
+    assert (await lane_of(log, EVENTS)).accepted == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "other"}, {"distinct_id": "u2"}, {"time_ms": 1_600_000_000_000}],
+    ids=["another name", "another user", "another time"],
+)
+async def test_the_same_id_for_something_else_is_kept(log: EventLog, clock: FakeClock, other: dict[str, object]) -> None:
+    """An id that is used again for another event never hides that event."""
+    await log.append([event("e", clock)])
+    (second,) = await log.append([event(str(other.get("name", "e")), clock, event_id="e", **{k: v for k, v in other.items() if k != "name"})])
+    assert not second.duplicate
+    assert (await lane_of(log, EVENTS)).accepted == 2
+
+
+async def test_a_batch_is_due_at_its_size(log: EventLog, clock: FakeClock) -> None:
+    """The last record of a full batch makes it due, without any wait."""
+    policy = BatchPolicy(size=3)
+    fetch = asyncio.ensure_future(log.fetch(EVENTS, policy))
+    await log.append([event("a", clock), event("b", clock)])
+    await clock.sleeper(policy.max_age_s)
+    assert not fetch.done()
+    await log.append([event("c", clock)])
+    assert ids(await fetch) == ["a", "b", "c"]
+
+
+async def test_a_later_arrival_does_not_restart_the_wait_of_the_oldest(log: EventLog, clock: FakeClock) -> None:
+    """A batch is due ten seconds after its oldest record, whatever comes meanwhile."""
+    fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
+    await log.append([event("a", clock)])
+    assert await clock.sleeper(5) == pytest.approx(10)
+    await clock.advance(9)
+    await log.append([event("b", clock)])
+    assert await clock.sleeper(0.5) == pytest.approx(1)
+    await clock.advance(1)
+    assert ids(await fetch) == ["a", "b"]
+
+
+async def test_the_next_batch_waits_from_its_own_oldest(log: EventLog, clock: FakeClock) -> None:
+    """What a full fetch left behind is due ten seconds after it arrived itself."""
+    await log.append([event("a", clock)])
+    await clock.advance(4)
+    await log.append([event("b", clock)])
+    await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1))
+    fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
+    assert await clock.sleeper(5) == pytest.approx(10)
+    await clock.advance(10)
+    assert ids(await fetch) == ["b"]
+
+
+async def test_a_batch_grows_with_what_waits_up_to_its_limits(log: EventLog, clock: FakeClock) -> None:
+    """When delivery is behind, a batch takes all that waits, but neither too many records nor too many bytes."""
+    await log.append([event(f"e{n}", clock) for n in range(9)])
+    assert ids(await log.fetch(EVENTS, BatchPolicy(size=2, max_size=5))) == ["e0", "e1", "e2", "e3", "e4"]
+    two = 2 * (len(event("e0", clock).payload) + 1)
+    assert ids(await log.fetch(EVENTS, BatchPolicy(size=2, max_bytes=two + 1))) == ["e5", "e6"]
+    assert ids(await log.fetch(EVENTS, BatchPolicy(size=1, max_bytes=1))) == ["e7"]
+
+
+async def test_what_is_in_flight_is_not_handed_out_again(log: EventLog, clock: FakeClock) -> None:
+    """Two fetches without a settle between them share nothing."""
+    await log.append([event("a", clock), event("b", clock)])
+    first = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1))
+    second = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1))
+    assert ids(first) + ids(second) == ["a", "b"]
+    assert (await lane_of(log, EVENTS)).in_flight == 2
+
+
+async def test_what_is_given_back_is_handed_out_again_first_and_at_once(log: EventLog, clock: FakeClock) -> None:
+    """After `Retry` the oldest records come again, without a new wait, before newer ones."""
+    await log.append([event("a", clock), event("b", clock)])
+    batch = await log.fetch(EVENTS, NOW)
+    await log.append([event("c", clock)])
+    await log.settle(settlement(batch, [RETRY, RETRY]))
+    again = await log.fetch(EVENTS, BatchPolicy())
+    assert ids(again)[:2] == ["a", "b"]
+    assert [e.payload for e in again.entries[:2]] == [e.payload for e in batch.entries]
+
+
+async def test_a_batch_can_be_settled_in_part(log: EventLog, clock: FakeClock) -> None:
+    """Delivered and rejected records are done with; exactly the others come again."""
+    await log.append([event(name, clock) for name in "abcde"])
+    batch = await log.fetch(EVENTS, NOW)
+    bad = Rejected(400, "properties.time", "'properties.time' is invalid")
+    await log.settle(settlement(batch, [DELIVERED, RETRY, bad, RETRY, DELIVERED]))
+    counts = await lane_of(log, EVENTS)
+    assert (counts.sent, counts.dead, counts.pending, counts.in_flight) == (2, 1, 2, 0)
+    again: list[str] = []
+    while len(again) < 2:
+        batch = await log.fetch(EVENTS, NOW)
+        again += ids(batch)
+        await settle_all(log, batch)
+    assert again == ["b", "d"]
+    assert (await lane_of(log, EVENTS)).sent == 4
+
+
+async def test_settling_twice_changes_nothing(log: EventLog, clock: FakeClock) -> None:
+    """A settlement whose first answer was lost can be repeated."""
+    await log.append([event("a", clock)])
+    batch = await log.fetch(EVENTS, NOW)
+    await settle_all(log, batch)
+    await settle_all(log, batch)
+    counts = await lane_of(log, EVENTS)
+    assert (counts.sent, counts.pending) == (1, 0)
+
+
+async def test_batches_can_be_settled_in_any_order(log: EventLog, clock: FakeClock) -> None:
+    """A later batch that is answered first does not settle an earlier one."""
+    await log.append([event(name, clock) for name in "abcd"])
+    first = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=2))
+    second = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=2))
+    await settle_all(log, second)
+    await log.settle(settlement(first, [RETRY, RETRY]))
+    assert ids(await log.fetch(EVENTS, NOW)) == ["a", "b"]
+
+
+async def test_lanes_do_not_see_each_other(log: EventLog, clock: FakeClock) -> None:
+    """Each kind and each destination has its own progress."""
+    profile = profile_update(distinct_id="u1", operation="$set", properties={"a": 1}, now_ms=clock.wall_ms())
+    await log.append([event("a", clock), profile, event("b", clock)])
+    assert len((await log.fetch(PROFILES, NOW)).entries) == 1
+    batch = await log.fetch(EVENTS, NOW)
+    assert ids(batch) == ["a", "b"]
+    await settle_all(log, batch)
+    assert ids(await log.fetch(Lane("elsewhere", Kind.EVENT), NOW)) == ["a", "b"]
+    assert (await lane_of(log, Lane("elsewhere", Kind.EVENT))).sent == 0
+
+
+async def test_a_cancelled_fetch_hands_out_nothing(log: EventLog, clock: FakeClock) -> None:
+    """Cancelling a fetch that waits leaves every record to the next one."""
+    fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
+    await log.append([event("a", clock)])
+    await clock.sleeper(5)
+    fetch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetch
+    assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
+
+
+async def test_the_condition_of_a_destination_is_kept(log: EventLog, clock: FakeClock) -> None:
+    """The backlog tells the condition of the last settlement, also when the batch was given back whole."""
+    await log.append([event("a", clock)])
+    condition = Condition(State.RETRYING, 3, 123_456, "503 Service Unavailable")
+    await log.settle(settlement(await log.fetch(EVENTS, NOW), [RETRY], condition))
+    backlog = await log.backlog()
+    assert {d.name: d.condition for d in backlog.destinations} == {"there": condition, "elsewhere": Condition()}
+
+
+async def test_the_backlog_tells_bytes_and_the_oldest(log: EventLog, clock: FakeClock) -> None:
+    """Pending bytes are those of the destination furthest behind; the oldest pending record has its time."""
+    records = [event("ä", clock), event("b", clock)]
+    await log.append(records[:1])
+    await clock.advance(5)
+    await log.append([event("b", clock)])
+    await settle_all(log, await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1)))
+    backlog = await log.backlog()
+    assert backlog.pending_bytes == sum(len(r.payload.encode()) for r in records)
+    assert (await lane_of(log, EVENTS)).oldest_pending_at_ms == clock.wall_ms()
+
+
+async def test_a_replay_is_stored_again_and_resolves_the_dead_letter(log: EventLog, clock: FakeClock) -> None:
+    """A copy with `replay_of` is no duplicate; the dead letter that it repeats is dealt with."""
+    record = event("a", clock)
+    (original,) = await log.append([record])
+    await log.settle(settlement(await log.fetch(EVENTS, NOW), [Rejected(400, "f", "r")]))
+    copy = Record(**{name: getattr(record, name) for name in Record.__slots__} | {"replay_of": original.offset})
+    (again,) = await log.append([copy])
+    assert not again.duplicate
+    assert again.offset > original.offset
+    counts = await lane_of(log, EVENTS)
+    assert (counts.dead, counts.resolved, counts.pending) == (0, 1, 1)
+    assert (await log.fetch(EVENTS, NOW)).entries[0].payload == record.payload
+
+
+async def test_concurrent_appends_all_get_their_own_offset(log: EventLog, clock: FakeClock) -> None:
+    """A hundred callers at once are all answered, each with its own record."""
+    groups = await asyncio.gather(*(log.append([event(f"e{n}", clock)]) for n in range(100)))
+    offsets = {f"e{n}": group[0].offset for n, group in enumerate(groups)}
+    batch = await log.fetch(EVENTS, NOW)
+    assert {entry.event_id: entry.offset for entry in batch.entries} == offsets

@@ -1,0 +1,314 @@
+"""Records become Mixpanel's requests, and Mixpanel's replies become answers."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Settled, Split
+from walbatch.event import Kind, profile_update, track
+from walbatch.sinks.mixpanel import REGION_URLS, Credentials, Mixpanel, Reply, Request, one_line, retry_after_s
+
+NOW_MS = 1_795_000_000_000
+TOKEN = "0123456789abcdef0123456789abcdef"
+SECRET = "a-long-service-secret"
+BY_TOKEN = Credentials(token=TOKEN)
+BY_ACCOUNT = Credentials(service_account="bot.1", service_secret=SECRET, project_id=42)
+API = Mixpanel(REGION_URLS["us"], BY_TOKEN)
+
+EVENTS = [
+    track(name="Sign up", distinct_id="u1", event_id="e-1", properties={"city": "Köln"}, now_ms=NOW_MS).payload,
+    track(name="Log in", distinct_id="u2", event_id="e-2", properties={"price": 1.0}, now_ms=NOW_MS).payload,
+]
+UPDATES = [
+    profile_update(distinct_id="u1", operation="$set", properties={"plan": "pro"}, now_ms=NOW_MS).payload,
+    profile_update(distinct_id="u2", operation="$set_once", properties={"seen": 1}, now_ms=NOW_MS).payload,
+]
+
+
+def built(kind: Kind, payloads: Sequence[str], credentials: Credentials = BY_TOKEN) -> Request:
+    """Build a request that must be possible."""
+    request = Mixpanel("https://example.test/", credentials).request(kind, payloads)
+    assert isinstance(request, Request)
+    return request
+
+
+def basic(request: Request) -> str:
+    """Return user and password of a request."""
+    return base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
+
+
+def reply(status: int, data: Any = None, **headers: str) -> Reply:
+    """Build a reply with a JSON body."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, names, b"" if data is None else orjson.dumps(data))
+
+
+def html(status: int) -> Reply:
+    """Build what a proxy answers."""
+    return Reply(status, {"content-type": "text/html"}, b"<html><h1>Sorry</h1></html>")
+
+
+def failed(*rows: dict[str, Any], imported: object = None) -> Reply:
+    """Build the answer to an import of which some records were refused."""
+    data: dict[str, Any] = {"code": 400, "error": "some data points failed", "failed_records": rows}
+    return reply(400, data if imported is None else data | {"num_records_imported": imported})
+
+
+def row(index: object, message: str = "'properties.time' is invalid: must not be in the future") -> dict[str, Any]:
+    """Build one row of `failed_records`."""
+    return {"index": index, "insert_id": "e-1", "field": "properties.time", "message": message}
+
+
+class TestImportRequest:
+    """What is sent for events."""
+
+    def test_payloads_are_sent_as_they_are_stored(self) -> None:
+        """The body is the stored texts, joined into an array and compressed."""
+        request = built(Kind.EVENT, EVENTS)
+        assert gzip.decompress(request.body).decode() == f"[{EVENTS[0]},{EVENTS[1]}]"
+        assert request.headers["Content-Encoding"] == "gzip"
+
+    def test_a_repeated_request_has_the_same_bytes(self) -> None:
+        """Nothing in a request depends on when it is built: the compressed header holds no time."""
+        assert built(Kind.EVENT, EVENTS) == built(Kind.EVENT, EVENTS)
+        assert built(Kind.EVENT, EVENTS).body[4:8] == bytes(4)
+
+    def test_it_goes_to_strict_import(self) -> None:
+        """Only strict imports say which records are refused, and only JSON is asked for."""
+        request = built(Kind.EVENT, EVENTS)
+        assert (request.method, request.url) == ("POST", "https://example.test/import")
+        assert request.params == {"strict": "1"}
+        assert request.headers["Accept"] == request.headers["Content-Type"] == "application/json"
+        assert request.headers["User-Agent"].startswith("walbatch/")
+
+    def test_a_token_is_the_user_with_an_empty_password(self) -> None:
+        """A project token authenticates by itself and needs no project."""
+        assert basic(built(Kind.EVENT, EVENTS)) == f"{TOKEN}:"
+
+    def test_a_service_account_names_its_project(self) -> None:
+        """A service account sends its secret, and the project in the query."""
+        request = built(Kind.EVENT, EVENTS, BY_ACCOUNT)
+        assert basic(request) == f"bot.1:{SECRET}"
+        assert request.params == {"strict": "1", "project_id": "42"}
+
+
+class TestEngageRequest:
+    """What is sent for profile updates."""
+
+    def test_the_token_goes_in_front_of_each_payload(self) -> None:
+        """Stored payloads hold no token; it is put in as text, and the rest keeps its bytes."""
+        body = built(Kind.PROFILE, UPDATES).body.decode()
+        assert body == "[" + ",".join(f'{{"$token":"{TOKEN}",{payload[1:]}' for payload in UPDATES) + "]"
+        assert [update["$token"] for update in json.loads(body)] == [TOKEN, TOKEN]
+
+    def test_a_token_is_escaped(self) -> None:
+        """Even an absurd token makes valid JSON."""
+        body = built(Kind.PROFILE, UPDATES, Credentials(token='a"b\\c')).body
+        assert json.loads(body)[0]["$token"] == 'a"b\\c'
+
+    def test_it_is_neither_compressed_nor_located(self) -> None:
+        """The endpoint does not know gzip, and would otherwise take this server's address for the user's."""
+        request = built(Kind.PROFILE, UPDATES)
+        assert request.url == "https://example.test/engage"
+        assert request.params == {"verbose": "1", "ip": "0"}
+        assert not {"Content-Encoding", "Authorization"} & set(request.headers)
+
+    def test_a_service_account_alone_pauses(self) -> None:
+        """Without the project token nothing is sent, and the answer names the setting."""
+        answer = Mixpanel("https://example.test", BY_ACCOUNT).request(Kind.PROFILE, UPDATES)
+        assert isinstance(answer, Pause)
+        assert answer.reason.startswith("set WALBATCH_MIXPANEL_TOKEN: profile updates need the project token")
+
+    def test_a_service_account_with_a_token_sends(self) -> None:
+        """Both together serve both endpoints, each with its own credential."""
+        both = Credentials(TOKEN, "bot.1", SECRET, 42)
+        assert json.loads(built(Kind.PROFILE, UPDATES, both).body)[0]["$token"] == TOKEN
+        assert basic(built(Kind.EVENT, EVENTS, both)) == f"bot.1:{SECRET}"
+
+
+def test_representations_hide_secrets_and_payloads() -> None:
+    """What may end up in a log shows neither credentials nor records."""
+    both = Credentials(TOKEN, "bot.1", SECRET, 42)
+    shown = repr([both, built(Kind.EVENT, EVENTS, both), built(Kind.PROFILE, UPDATES, both)])
+    assert not [secret for secret in (TOKEN, SECRET, "Basic", "plan", "$token") if secret in shown]
+
+
+ALL = Settled([DELIVERED, DELIVERED, DELIVERED])
+TIME = Rejected(400, "properties.time", "'properties.time' is invalid: must not be in the future")
+OK = {"code": 200, "num_records_imported": 3, "status": "OK"}
+UNCLEAR = Hold("200 OK, but the body is not understood")
+ADDRESS = "check the address; redirects are not followed"
+CREDENTIALS = "check the project token or service account, and the region"
+
+IMPORTS = {
+    "all imported": (reply(200, OK), ALL),
+    "all imported, status as a number": (reply(200, OK | {"status": 1, "error": None}), ALL),
+    "plain 1": (Reply(200, {}, b"1\n"), ALL),
+    "fewer imported": (reply(200, OK | {"num_records_imported": 2}), Settled(ALL.outcomes, "200: imported 2 of 3")),
+    "more imported than sent": (reply(200, OK | {"num_records_imported": 4}), UNCLEAR),
+    "imported as a text": (reply(200, OK | {"num_records_imported": "3"}), UNCLEAR),
+    "another code inside": (reply(200, OK | {"code": 500}), UNCLEAR),
+    "plain 0": (Reply(200, {}, b"0"), UNCLEAR),
+    "empty 200": (Reply(200), UNCLEAR),
+    "200 html": (html(200), UNCLEAR),
+    "200 with a list": (reply(200, [1]), UNCLEAR),
+    "200 with an error": (
+        reply(200, OK | {"error": "some data points failed"}),
+        Hold("200 OK, but the body is not understood: some data points failed"),
+    ),
+    "204": (Reply(204), Hold("204 No Content")),
+    "one refused": (
+        failed(row(1), imported=2),
+        Settled([DELIVERED, TIME, DELIVERED], "400: refused 1 of 3"),
+    ),
+    "one refused, sum not given": (failed(row(0)), Settled([TIME, DELIVERED, DELIVERED], "400: refused 1 of 3")),
+    "all refused": (failed(row(2), row(1), row(0), imported=0), Settled([TIME] * 3, "400: refused 3 of 3")),
+    "refused twice for two fields": (
+        failed(row(1), row(1, "'event' must not be missing or blank"), imported=2),
+        Settled([DELIVERED, TIME, DELIVERED], "400: refused 1 of 3"),
+    ),
+    "refused without a reason": (
+        failed({"index": 0}),
+        Settled([Rejected(400, "", "refused without a reason"), DELIVERED, DELIVERED], "400: refused 1 of 3"),
+    ),
+    "sum does not agree": (failed(row(1), imported=1), Split(400, "some data points failed")),
+    "sum is no number": (failed(row(1), imported="2"), Split(400, "some data points failed")),
+    "index too high": (failed(row(3), imported=2), Split(400, "some data points failed")),
+    "index negative": (failed(row(-1), imported=2), Split(400, "some data points failed")),
+    "index is no number": (failed(row("1"), imported=2), Split(400, "some data points failed")),
+    "index is a truth value": (failed(row(True), imported=2), Split(400, "some data points failed")),
+    "nobody refused in a 400": (failed(imported=3), Split(400, "some data points failed")),
+    "row is no object": (reply(400, {"error": "bad", "failed_records": [1]}), Split(400, "bad")),
+    "failed_records is no list": (reply(400, {"error": "bad", "failed_records": {}}), Split(400, "bad")),
+    "400 without failed_records": (reply(400, {"code": 400, "error": "cannot parse"}), Split(400, "cannot parse")),
+    "400 with nothing but a list": (reply(400, {"failed_records": []}), Split(400, "Bad Request")),
+    "400 html of a proxy": (html(400), Hold("400 Bad Request, but not in Mixpanel's words")),
+    "400 empty": (Reply(400), Hold("400 Bad Request, but not in Mixpanel's words")),
+    "400 of another API": (
+        reply(400, {"error": {"code": 400, "message": "no key"}}),
+        Hold("400 Bad Request, but not in Mixpanel's words"),
+    ),
+    "413 with a limit": (
+        reply(413, {"code": 413, "error": "request exceeds max limit of 2097152 bytes"}),
+        Split(413, "request exceeds max limit of 2097152 bytes", 2_097_152),
+    ),
+    "413 html": (html(413), Split(413, "Request Entity Too Large")),
+    "413 with no limit at all": (reply(413, {"error": "max limit of 0 bytes"}), Split(413, "max limit of 0 bytes")),
+    "415": (reply(415, {"error": "unsupported"}), Split(415, "unsupported")),
+    "422": (reply(422, {"error": "unprocessable"}), Split(422, "unprocessable")),
+    "422 html": (html(422), Hold("422 Unprocessable Entity, but not in Mixpanel's words")),
+    "401": (
+        reply(401, {"code": 401, "error": "Invalid credentials"}),
+        Pause(f"401 Unauthorized, {CREDENTIALS}: Invalid credentials"),
+    ),
+    "402": (html(402), Pause("402 Payment Required, check the project's plan")),
+    "403": (html(403), Pause(f"403 Forbidden, {CREDENTIALS}")),
+    "404": (html(404), Pause(f"404 Not Found, {ADDRESS}")),
+    "405": (html(405), Pause(f"405 Method Not Allowed, {ADDRESS}")),
+    "redirect": (reply(302, None, location="https://elsewhere.test/?t=1"), Pause(f"302 Found, {ADDRESS}")),
+    "408": (html(408), Hold("408 Request Timeout")),
+    "429": (reply(429, {"error": "slow down"}), Hold("429 Too Many Requests: slow down")),
+    "429 with Retry-After": (reply(429, None, retry_after="7"), Hold("429 Too Many Requests", 7.0)),
+    "500": (html(500), Hold("500 Internal Server Error")),
+    "503 with Retry-After": (reply(503, None, retry_after="1.5"), Hold("503 Service Unavailable", 1.5)),
+    "524": (html(524), Hold("524")),
+    "418": (html(418), Hold("418 I'm a Teapot")),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), IMPORTS.values(), ids=IMPORTS)
+def test_answer_to_an_import_of_three(given: Reply, expected: Answer) -> None:
+    """Each reply to three events means exactly one thing."""
+    assert API.answer(Kind.EVENT, 3, given) == expected
+
+
+ENGAGES = {
+    "verbose yes": (reply(200, {"error": None, "status": 1}), ALL),
+    "yes as a text": (reply(200, {"error": "", "status": "1"}), ALL),
+    "yes as OK": (reply(200, {"status": "OK"}), ALL),
+    "yes as a truth value": (reply(200, {"status": True}), ALL),
+    "plain 1": (Reply(200, {}, b"1"), ALL),
+    "verbose no": (
+        reply(200, {"error": "$distinct_id, missing or empty", "status": 0}),
+        Split(200, "$distinct_id, missing or empty"),
+    ),
+    "no as a text": (reply(200, {"error": None, "status": "0"}), Split(200, "refused without a reason")),
+    "plain 0": (Reply(200, {}, b"0"), Split(200, "refused without a reason")),
+    "yes with an error": (reply(200, {"error": "bad", "status": 1}), Split(200, "bad")),
+    "no status": (reply(200, {"hello": 1}), UNCLEAR),
+    "plain 2": (Reply(200, {}, b"2"), UNCLEAR),
+    "200 html": (html(200), UNCLEAR),
+    "400 with failed_records": (failed(row(0)), Settled([TIME, DELIVERED, DELIVERED], "400: refused 1 of 3")),
+    "403": (
+        reply(403, {"error": "forbidden", "status": "error"}),
+        Pause(f"403 Forbidden, {CREDENTIALS}: forbidden"),
+    ),
+    "502": (html(502), Hold("502 Bad Gateway")),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), ENGAGES.values(), ids=ENGAGES)
+def test_answer_to_three_profile_updates(given: Reply, expected: Answer) -> None:
+    """Each reply to three profile updates means exactly one thing."""
+    assert API.answer(Kind.PROFILE, 3, given) == expected
+
+
+DATE = "Tue, 18 Nov 2026 10:00:00 GMT"
+WISHES = {
+    "seconds": ({"retry-after": " 12 "}, 12.0),
+    "zero": ({"retry-after": "0"}, 0.0),
+    "fraction": ({"retry-after": "0.5"}, 0.5),
+    "far too long": ({"retry-after": "9" * 400}, 300.0),
+    "date": ({"retry-after": "Tue, 18 Nov 2026 10:01:30 GMT", "date": DATE}, 90.0),
+    "date in the past": ({"retry-after": "Tue, 18 Nov 2026 09:00:00 GMT", "date": DATE}, 0.0),
+    "date next year": ({"retry-after": "Tue, 18 Nov 2027 10:00:00 GMT", "date": DATE}, 300.0),
+    "date without the reply's own": ({"retry-after": DATE}, None),
+    "absent": ({}, None),
+    "empty": ({"retry-after": ""}, None),
+    "negative": ({"retry-after": "-1"}, None),
+    "infinite": ({"retry-after": "inf"}, None),
+    "not a number": ({"retry-after": "nan", "date": DATE}, None),
+    "other digits": ({"retry-after": "٣"}, None),
+    "words": ({"retry-after": "soon", "date": DATE}, None),
+    "impossible date": ({"retry-after": "Tue, 99 Nov 99999 10:00:00 GMT", "date": DATE}, None),
+}
+
+
+@pytest.mark.parametrize(("headers", "expected"), WISHES.values(), ids=WISHES)
+def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
+    """A wish is understood as seconds or as a date, cut at five minutes, and nonsense is no wish."""
+    assert retry_after_s(headers) == expected
+
+
+def test_reasons_never_quote_credentials() -> None:
+    """A reply that quotes the credentials does not carry them into the logs."""
+    api = Mixpanel("https://example.test", Credentials(TOKEN, "bot.1", SECRET, 42))
+    answer = api.answer(Kind.EVENT, 1, reply(401, {"error": f"bad token {TOKEN} or secret {SECRET}"}))
+    assert answer == Pause(f"401 Unauthorized, {CREDENTIALS}: bad token [secret] or secret [secret]")
+
+
+def test_reasons_never_quote_the_request() -> None:
+    """A reply that quotes what it was sent keeps the sentence and loses the quotation."""
+    answer = API.answer(Kind.EVENT, 2, reply(400, {"error": f"cannot parse [{EVENTS[0]}] at all"}))
+    assert answer == Split(400, "cannot parse …")
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 413, 429])
+def test_a_credential_in_an_answer_is_hidden_whatever_the_status(status: int) -> None:
+    """No branch of the table forgets to hide credentials."""
+    answer = API.answer(Kind.PROFILE, 1, reply(status, {"error": f"token {TOKEN}", "status": 0}))
+    assert TOKEN not in repr(answer)
+    assert "[secret]" in repr(answer)
+
+
+def test_foreign_text_becomes_one_short_line() -> None:
+    """Line breaks, terminal escapes and bidirectional marks vanish, and long text is cut."""
+    assert one_line("a\r\nb\x1b[31m\u202ec\x00  d") == "a b [31m c d"
+    assert one_line("x" * 10_000) == "x" * 199 + "…"

@@ -1,0 +1,190 @@
+"""The loopback HTTP port: for probes, for the commands, for nobody else.
+
+    GET  /livez    the process runs its event loop
+    GET  /readyz   records are accepted; it does not follow the destination, since buffering is the job
+    GET  /stats    the numbers of `walbatch stats`
+    POST /replay   plan a replay, or run it and report as it goes; needs the token from the data directory
+
+The token keeps out whoever cannot read the data directory, and with it every page in a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import uvicorn
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from walbatch import replay, stats
+from walbatch.clock import Clock
+from walbatch.errors import ConfigurationError, WalbatchError
+from walbatch.wal.selection import Selection
+from walbatch.wal.sqlite import SqliteLog
+
+TOKEN_FILE = "admin.token"  # noqa: S105  a file's name
+
+LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+"""What a `Host` header may say while the port listens on loopback: a page in a browser that was led here by its own
+domain name (DNS rebinding) says something else."""
+
+
+class ReplayRequest(BaseModel):
+    """Body of POST /replay: the fields of `walbatch.wal.selection.Selection`, and whether only to count."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    event: str | None = None
+    distinct_id: str | None = None
+    status: Literal["sent", "dead", "all"] = "all"
+    limit: int | None = None
+    through: int | None = None
+    dry_run: bool = True
+
+    def selection(self) -> Selection:
+        """Return the selection without the rest."""
+        return Selection(**self.model_dump(exclude={"dry_run"}))
+
+
+class Admin:
+    """The port's answers. `ready` says whether records are accepted at this moment."""
+
+    def __init__(self, log: SqliteLog, destination: str, clock: Clock, ready: Callable[[], bool], token: str) -> None:
+        self._log = log
+        self._destination = destination
+        self._clock = clock
+        self._ready = ready
+        self._token = token
+        self.app = Starlette(
+            routes=[
+                Route("/livez", self._livez),
+                Route("/readyz", self._readyz),
+                Route("/stats", self._stats),
+                Route("/replay", self._replay, methods=["POST"]),
+            ],
+        )
+
+    async def _livez(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n") if self._ready() else PlainTextResponse("not accepting records\n", 503)
+
+    async def _stats(self, _: Request) -> Response:
+        database_bytes, wal_bytes = self._log.sizes()
+        document = stats.document(
+            await self._log.backlog(),
+            now_ms=self._clock.wall_ms(),
+            durability=self._log.durability,
+            database_bytes=database_bytes,
+            wal_bytes=wal_bytes,
+            serving=True,
+        )
+        return _json(document)
+
+    async def _replay(self, request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            return _json({"error": f"the token of {TOKEN_FILE} in the data directory is missing or wrong"}, 401)
+        try:
+            body = ReplayRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            fields = ", ".join(str(e["loc"][0]) if e["loc"] else "body" for e in error.errors(include_input=False))
+            return _json({"error": f"not a replay request: {fields}"}, 400)
+        selection = body.selection()
+        if body.dry_run:
+            return _json(asdict(await replay.plan(self._log, self._destination, selection)))
+        return StreamingResponse(self._progress(selection), media_type="application/x-ndjson")
+
+    async def _progress(self, selection: Selection) -> AsyncIterator[bytes]:
+        """Yield a line after each page, and one with `error` if it could not go on."""
+        try:
+            async for done in replay.replay(self._log, self._destination, selection, self._clock):
+                yield orjson.dumps({"replayed": done}) + b"\n"
+        except WalbatchError as error:
+            yield orjson.dumps({"error": str(error)}) + b"\n"
+
+
+def _json(document: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def write_token(directory: Path) -> str:
+    """Make a new token for this run and store it for this user's eyes only."""
+    token = secrets.token_urlsafe(32)
+    path = directory / TOKEN_FILE
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, token.encode())
+    finally:
+        os.close(descriptor)
+    return token
+
+
+def listen(address: str) -> socket.socket:
+    """Bind HOST:PORT.
+
+    Raises:
+        ConfigurationError: the address is taken, or is not this machine's.
+    """
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family)
+    except OSError as error:
+        raise ConfigurationError(f"WALBATCH_ADMIN_LISTEN: cannot listen on {address}: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve on a bound socket for as long as the context lasts."""
+    server = _Server(uvicorn.Config(_check_host(app, listener), lifespan="off", log_config=None, access_log=False))
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="admin")
+    try:
+        yield
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its handling of signals: ours stops the whole program, in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+_App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def _check_host(app: _App, listener: socket.socket) -> _App:
+    """Refuse requests for other hosts, unless the port was opened to the network on purpose."""
+    if not listener.getsockname()[0].startswith(("127.", "::1")):
+        return app
+
+    async def checked(scope: Any, receive: Any, send: Any) -> None:
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if name in LOCAL_NAMES or name.startswith("127."):
+            await app(scope, receive, send)
+        else:
+            await PlainTextResponse("unknown host\n", 421)(scope, receive, send)
+
+    return checked

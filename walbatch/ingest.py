@@ -1,0 +1,180 @@
+"""The gRPC calls: decode, validate, append, answer. Nothing here waits for a destination."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from walbatch import rich_errors, wire
+from walbatch.clock import Clock
+from walbatch.errors import InvalidRecord, LogClosed, WalbatchError
+from walbatch.event import Record
+from walbatch.pb.analytics.v1 import service_pb2 as pb
+from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceServicer
+from walbatch.wal import EventLog
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_RECORDS = 2000
+"""Records of one request."""
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""Bytes of one request: gRPC's own default, checked here a little earlier so that the answer can say what to do."""
+
+TRANSPORT_MAX_BYTES = MAX_REQUEST_BYTES + 64 * 1024
+"""What the transport lets through."""
+
+STREAM_WINDOW = 32
+"""Requests of one stream that are read ahead of the commit. Beyond it HTTP/2 flow control slows the client down."""
+
+_DURABILITY = {
+    "fsynced": pb.DURABILITY_FSYNCED,
+    "replicated": pb.DURABILITY_REPLICATED,
+    "buffered": pb.DURABILITY_BUFFERED,
+}
+
+
+class IngestService(AnalyticsServiceServicer):
+    """`analytics.v1.AnalyticsService` on top of a log."""
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._durability = _DURABILITY[log.durability]
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """End every stream after what it has been acknowledged; unary calls end by themselves."""
+        self._draining.set()
+
+    async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
+        """Append one event."""
+        try:
+            record = wire.event(request.event, self._clock.wall_ms())
+            (appended,) = await self._log.append([record])
+        except WalbatchError as error:
+            await rich_errors.abort(context, error)
+        return pb.TrackEventResponse(
+            event_id=record.event_id, duplicate=appended.duplicate, durability=self._durability
+        )
+
+    async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:
+        """Append a profile update and, if asked for, an identity link: both or none."""
+        try:
+            records = wire.identify(request, self._clock.wall_ms())
+            appended = await self._log.append(records)
+        except WalbatchError as error:
+            await rich_errors.abort(context, error)
+        return pb.IdentifyUserResponse(
+            event_id=records[0].event_id, duplicate=appended[0].duplicate, durability=self._durability
+        )
+
+    async def Ingest(self, request: pb.IngestRequest, context: Context) -> pb.IngestResponse:
+        """Append the valid records of a request, and name the others."""
+        try:
+            records, rejections = self._screen(request)
+            appended = await self._log.append(records)
+        except WalbatchError as error:
+            await rich_errors.abort(context, error)
+        duplicates = sum(a.duplicate for a in appended)
+        return pb.IngestResponse(
+            accepted_count=len(appended) - duplicates,
+            duplicate_count=duplicates,
+            rejections=rejections,
+            durability=self._durability,
+        )
+
+    async def IngestStream(
+        self, request_iterator: AsyncIterator[pb.IngestStreamRequest], context: Context
+    ) -> AsyncIterator[pb.IngestStreamResponse]:
+        """Append the requests of a stream; all that arrive during one commit share the next, and its answer."""
+        inbox: asyncio.Queue[pb.IngestStreamRequest | None] = asyncio.Queue(STREAM_WINDOW)
+        reader = asyncio.create_task(_read(request_iterator, inbox))
+        sequence = 0
+        try:
+            while requests := await self._arrived(inbox):
+                sequence = _check_order(requests, sequence)
+                yield await self._append_requests(requests)
+            if self._draining.is_set():
+                raise LogClosed("walbatch is shutting down; send what was not acknowledged on a new stream")
+        except WalbatchError as error:
+            await rich_errors.abort(context, error)
+        finally:
+            reader.cancel()
+
+    async def _arrived(self, inbox: asyncio.Queue[pb.IngestStreamRequest | None]) -> list[pb.IngestStreamRequest]:
+        """Return all requests that are there, at least one; none if the stream has ended or should."""
+        first = asyncio.ensure_future(inbox.get())
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait((first, draining), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            draining.cancel()
+        if not first.done():
+            first.cancel()
+            return []
+        requests = [first.result()]
+        while requests[-1] is not None and not inbox.empty():
+            requests.append(inbox.get_nowait())
+        if requests[-1] is None and len(requests) > 1:
+            inbox.put_nowait(None)  # the end, for the next round
+        return [request for request in requests if request is not None]
+
+    async def _append_requests(self, requests: Sequence[pb.IngestStreamRequest]) -> pb.IngestStreamResponse:
+        records: list[Record] = []
+        rejections: list[pb.StreamRejection] = []
+        for request in requests:
+            valid, refused = self._screen(request)
+            records += valid
+            rejections += (pb.StreamRejection(sequence=request.sequence, rejection=rejection) for rejection in refused)
+        appended = await self._log.append(records)
+        duplicates = sum(a.duplicate for a in appended)
+        return pb.IngestStreamResponse(
+            acked_sequence=requests[-1].sequence,
+            rejections=rejections,
+            accepted_count=len(appended) - duplicates,
+            duplicate_count=duplicates,
+            durability=self._durability,
+        )
+
+    def _screen(self, request: pb.IngestRequest | pb.IngestStreamRequest) -> tuple[list[Record], list[pb.Rejection]]:
+        """Return the valid records of a request, and why the others are refused."""
+        if len(request.records) > MAX_RECORDS or request.ByteSize() > MAX_REQUEST_BYTES:
+            limits = f"{MAX_RECORDS} records and {MAX_REQUEST_BYTES} bytes"
+            raise InvalidRecord("records", "BATCH_TOO_LARGE", f"is more than one request may carry ({limits}); split it")
+        now_ms = self._clock.wall_ms()
+        records: list[Record] = []
+        rejections: list[pb.Rejection] = []
+        for index, message in enumerate(request.records):
+            try:
+                records.append(wire.record(message, now_ms))
+            except InvalidRecord as error:
+                rejections.append(
+                    pb.Rejection(index=index, field=error.field, reason=error.reason, description=error.description)
+                )
+        return records, rejections
+
+
+async def _read(
+    requests: AsyncIterator[pb.IngestStreamRequest], inbox: asyncio.Queue[pb.IngestStreamRequest | None]
+) -> None:
+    """Move requests into the inbox, and None after the last one, or after the stream broke."""
+    with suppress(grpc.aio.UsageError, grpc.RpcError):
+        async for request in requests:
+            await inbox.put(request)
+    await inbox.put(None)
+
+
+def _check_order(requests: Sequence[pb.IngestStreamRequest], last: int) -> int:
+    """Return the sequence of the last request, or refuse the stream if the numbers do not rise."""
+    for request in requests:
+        if request.sequence <= last:
+            raise InvalidRecord(
+                "sequence", "OUT_OF_ORDER", f"is {request.sequence} after {last}; number the requests of a stream from 1 up"
+            )
+        last = request.sequence
+    return last

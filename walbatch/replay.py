@@ -1,0 +1,46 @@
+"""Repeat stored records: they are appended again, with the same bytes, and go out like any other.
+
+The same `$insert_id` and time travel again, so Mixpanel drops the copies that it still has. The log stays
+append-only, and the replay itself is on record: each copy knows what it repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from walbatch.clock import Clock
+from walbatch.wal import selection as wal_selection
+from walbatch.wal.selection import Plan, Selection
+from walbatch.wal.sqlite import SqliteLog
+
+PAGE = 500
+"""Records of one append. Each page is durable before the next is read, so a replay that breaks off can say how far it
+came."""
+
+
+async def plan(log: SqliteLog, destination: str, selection: Selection) -> Plan:
+    """Return what a replay would repeat, without repeating it."""
+    return await log.read(wal_selection.plan, destination, selection)
+
+
+async def replay(log: SqliteLog, destination: str, selection: Selection, clock: Clock) -> AsyncIterator[int]:
+    """Append a selection again, oldest first, and yield the count so far after each page.
+
+    Raises:
+        Unavailable: the pages before are stored, and counted.
+    """
+    if selection.through is None:
+        selection = replace(selection, through=(await plan(log, destination, selection)).through)
+    done = after = 0
+    left = selection.limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        page = await log.read(wal_selection.page, destination, selection, after, size, clock.wall_ms())
+        if not page:
+            return
+        await log.append(page)
+        done += len(page)
+        left = None if left is None else left - len(page)
+        after = page[-1].replay_of or 0
+        yield done

@@ -1,0 +1,62 @@
+"""From our exceptions to gRPC statuses with google.rpc details, one mapping for all calls.
+
+    InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
+    BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
+    any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
+    anything else            INTERNAL             ErrorInfo                 the server is about to stop
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from walbatch.errors import BacklogFull, InvalidRecord, Unavailable, WalbatchError
+
+DOMAIN = "walbatch"
+
+
+async def abort(context: grpc.aio.ServicerContext[object, object], error: WalbatchError) -> NoReturn:
+    """End a call with the status of an error."""
+    status = rpc_status.to_status(_status(error))
+    metadata = tuple(status.trailing_metadata)
+    if isinstance(error, Unavailable) and not isinstance(error, BacklogFull):
+        metadata += (("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))),)
+    await context.abort(status.code, status.details, metadata)
+    raise AssertionError("abort returned")
+
+
+def _status(error: WalbatchError) -> status_pb2.Status:
+    match error:
+        case InvalidRecord():
+            violation = details.BadRequest.FieldViolation(
+                field=error.field, description=error.description, reason=error.reason
+            )
+            bad_request = details.BadRequest(field_violations=[violation])
+            return _pack(grpc.StatusCode.INVALID_ARGUMENT, error, [bad_request, _info(error.reason, field=error.field)])
+        case Unavailable():
+            full = isinstance(error, BacklogFull)
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE
+            delay = Duration()
+            delay.FromMilliseconds(round(error.retry_after_s * 1000))
+            return _pack(code, error, [details.RetryInfo(retry_delay=delay), _info(error.reason)])
+        case _:
+            return _pack(grpc.StatusCode.INTERNAL, error, [_info("STORAGE_FAILURE")])
+
+
+def _info(reason: str, **metadata: str) -> details.ErrorInfo:
+    return details.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+
+
+def _pack(code: grpc.StatusCode, error: WalbatchError, messages: list[Message]) -> status_pb2.Status:
+    packed = [Any() for _ in messages]
+    for any_message, message in zip(packed, messages, strict=True):
+        any_message.Pack(message)
+    return status_pb2.Status(code=code.value[0], message=str(error), details=packed)

@@ -1,0 +1,278 @@
+"""The composition root: what is started, in which order, and how it stops.
+
+Start: own the directory, recover, open the log, then delivery, the admin port, and the gRPC port last, so that whoever
+can connect can be served.
+
+Stop, after the first SIGTERM or SIGINT, with the reason for each place in the order:
+    1. not ready, health NOT_SERVING     load balancers look elsewhere
+    2. stop accepting                    calls under way end: their commits finish, and they are answered
+    3. one last flush                    what waits goes out, if the destination answers; bounded
+    4. cancel what is still in flight    it stays pending on disk, and no attempt is counted
+    5. checkpoint, close, unlock         the next start has nothing to recover
+A watchdog ends the process at the end of the grace, since a hung fsync cannot be cancelled. A second signal ends it
+at once. Neither loses anything that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from walbatch import admin
+from walbatch.batching import BatchPolicy
+from walbatch.clock import SystemClock
+from walbatch.errors import ConfigurationError
+from walbatch.flusher import Flusher
+from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
+from walbatch.pb.analytics.v1 import service_pb2 as pb
+from walbatch.pb.analytics.v1.service_pb2_grpc import add_AnalyticsServiceServicer_to_server
+from walbatch.retention import Retention
+from walbatch.retry import Backoff, Breaker
+from walbatch.settings import Settings
+from walbatch.sinks import Sink
+from walbatch.sinks.http import HttpSink
+from walbatch.sinks.mixpanel import REGION_URLS, Credentials, Mixpanel
+from walbatch.sinks.stdout import StdoutSink
+from walbatch.wal.sqlite import Limits, SqliteLog
+
+log = structlog.stdlib.get_logger("walbatch.service")
+
+WATCHDOG_EXIT = 70
+RPC_SHARE = 0.2
+"""Share of the grace that calls under way may take to end."""
+FLUSH_SHARE = 0.8
+"""Share of the grace after which the last flush is cut off; the rest is for the checkpoint."""
+
+SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
+
+_GRPC_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # by default a second server shares the port without a word
+    ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.absolute_max_metadata_size", 16384),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+]
+
+
+@dataclass
+class StopSignal:
+    """Set by the first SIGTERM or SIGINT; the second ends the process on the spot."""
+
+    received: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def install(self) -> None:
+        """Take over both signals in the running loop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.received.is_set():
+            os._exit(128 + number)
+        self.received.set()
+
+
+async def serve(settings: Settings, stop: StopSignal) -> None:
+    """Serve until a stop signal, or until the log breaks.
+
+    Raises:
+        ConfigurationError, FatalError: as their `exit_code` says.
+    """
+    stop.install()
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        event_log = await stack.enter_async_context(_open_log(settings, clock))
+        sink = await stack.enter_async_context(_sink(settings))
+        flusher = await _flusher(settings, event_log, sink, clock)
+        background = await stack.enter_async_context(_background(event_log, settings, clock))
+        ingest = IngestService(event_log, clock)
+        servers = await stack.enter_async_context(_servers(settings, event_log, ingest, clock))
+        event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
+        flushing = asyncio.create_task(flusher.run(), name="flusher")
+        try:
+            log.info(
+                "service.ready",
+                grpc=servers.grpc_address,
+                admin=f"http://{servers.admin_address}",
+                data_dir=str(settings.data_dir),
+                destination=settings.destination,
+            )
+            await _until_stopped(stop, background, flushing)
+            watchdog = _watchdog(settings.shutdown_grace)
+            stack.callback(watchdog.cancel)
+            await servers.stop(ingest, settings.shutdown_grace * RPC_SHARE)
+            await _last_flush(flusher, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
+        finally:
+            await _cancel(flushing)
+
+
+def _open_log(settings: Settings, clock: SystemClock) -> SqliteLog:
+    return SqliteLog(
+        settings.data_dir,
+        [settings.destination],
+        clock,
+        limits=Limits(settings.max_backlog_bytes, settings.min_free_disk),
+        allow_affected_sqlite=settings.allow_affected_sqlite,
+    )
+
+
+def _sink(settings: Settings) -> Sink:
+    if settings.destination == "stdout":
+        return StdoutSink()
+    token, secret = settings.mixpanel_token, settings.mixpanel_service_secret
+    credentials = Credentials(
+        token=token.get_secret_value() if token else "",
+        service_account=settings.mixpanel_service_account or "",
+        service_secret=secret.get_secret_value() if secret else "",
+        project_id=settings.mixpanel_project_id,
+    )
+    api = Mixpanel(settings.mixpanel_url or REGION_URLS[settings.mixpanel_region], credentials)
+    return HttpSink(api, timeout_s=settings.mixpanel_timeout, max_connections=settings.max_in_flight + 1)
+
+
+async def _flusher(settings: Settings, event_log: SqliteLog, sink: Sink, clock: SystemClock) -> Flusher:
+    backlog = await event_log.backlog()
+    stored = next(d.condition for d in backlog.destinations if d.name == settings.destination)
+    backoff = Backoff(settings.retry_base, settings.retry_max, settings.retry_attempts)
+    return Flusher(
+        event_log,
+        sink,
+        settings.destination,
+        Breaker(backoff, clock, random.random, stored),
+        clock,
+        BatchPolicy(size=settings.batch_size, max_age_s=settings.flush_interval, max_size=settings.batch_max),
+        settings.max_in_flight,
+    )
+
+
+@asynccontextmanager
+async def _background(
+    event_log: SqliteLog, settings: Settings, clock: SystemClock
+) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run what must never end by itself."""
+    tasks = [
+        asyncio.create_task(event_log.broken(), name="log"),
+        asyncio.create_task(Retention(event_log, clock, settings.retention).run(), name="retention"),
+    ]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            await _cancel(task)
+
+
+async def _until_stopped(stop: StopSignal, background: list[asyncio.Task[None]], flushing: asyncio.Task[None]) -> None:
+    """Wait for the stop signal. A task that ends before it is an error, and is raised here."""
+    stopped = asyncio.create_task(stop.received.wait())
+    await asyncio.wait([stopped, flushing, *background], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for task in (*background, flushing):
+        if task.done():
+            await task
+            raise RuntimeError(f"{task.get_name()} ended by itself")
+
+
+async def _last_flush(flusher: Flusher, flushing: asyncio.Task[None], budget_s: float) -> None:
+    flusher.drain()
+    done, _ = await asyncio.wait([flushing], timeout=budget_s)
+    log.info("service.flushed", complete=bool(done))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end. Its own failure has been told by whoever waited for it, or is told here."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()):
+        log.debug("service.task_failed", task=task.get_name(), error=str(error))
+
+
+def _watchdog(grace_s: float) -> threading.Timer:
+    """End the process when the grace is over, from a thread that nothing in the event loop can hold up."""
+
+    def end() -> None:
+        sys.stderr.write("walbatch: the shutdown took too long and was cut off; nothing acknowledged is lost\n")
+        os._exit(WATCHDOG_EXIT)
+
+    timer = threading.Timer(grace_s, end)
+    timer.daemon = True
+    timer.start()
+    log.info("service.stopping", grace_s=grace_s)
+    return timer
+
+
+class Servers:
+    """Both ports, while they are open."""
+
+    def __init__(self, server: grpc.aio.Server, status: health.aio.HealthServicer) -> None:
+        self._server = server
+        self._status = status
+        self.ready = False
+        self.grpc_address = ""
+        self.admin_address = ""
+
+    async def start(self) -> None:
+        """Accept records, and say so."""
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self.ready = True
+
+    async def stop(self, ingest: IngestService, grace_s: float) -> None:
+        """Say that no more records are accepted, and let the calls under way end."""
+        self.ready = False
+        await self._status.enter_graceful_shutdown()
+        ingest.drain()
+        await self._server.stop(grace_s)
+
+
+@asynccontextmanager
+async def _servers(
+    settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock
+) -> AsyncIterator[Servers]:
+    server = grpc.aio.server(options=_GRPC_OPTIONS)
+    status = health.aio.HealthServicer()
+    servers = Servers(server, status)
+    add_AnalyticsServiceServicer_to_server(ingest, server)
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if settings.grpc_reflection:
+        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    servers.grpc_address = _bind(server, settings.grpc_listen)
+    with admin.listen(settings.admin_listen) as listener:
+        servers.admin_address = _address(settings.admin_listen, listener.getsockname()[1])
+        token = admin.write_token(settings.data_dir)
+        app = admin.Admin(event_log, settings.destination, clock, lambda: servers.ready, token).app
+        async with admin.serve(app, listener):
+            try:
+                await servers.start()
+                yield servers
+            finally:
+                await server.stop(0)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise ConfigurationError(f"WALBATCH_GRPC_LISTEN: cannot listen on {address}: is it in use by another program?")
+    return address if address.startswith("unix:") else _address(address, port)
+
+
+def _address(listen: str, port: int) -> str:
+    return f"{listen.rpartition(':')[0]}:{port}"

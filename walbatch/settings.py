@@ -1,0 +1,388 @@
+"""Everything that can be set, where it is set, and what is wrong with it in the user's own words.
+
+A flag wins over the environment, the environment over `.env`, and `.env` over the default. `load` gathers the values
+itself instead of leaving that to pydantic-settings, because only who gathers knows how each key was typed. It tells
+every problem at once, and never repeats what stands in a `MIXPANEL_` key: a secret may be in the wrong one of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import reprlib
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from walbatch.errors import ConfigurationError
+from walbatch.sources import PREFIX, Given, Sources, env_name
+from walbatch.units import format_bytes, format_duration, parse_bytes, parse_duration_s
+
+_HOUR, _DAY = 3600.0, 86_400.0
+_MIB, _GIB = 2**20, 2**30
+_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
+_VISIBLE = re.compile(r"[!-~]+")
+_MAX_PORT = 65_535
+
+
+def _duration(value: object) -> object:
+    return parse_duration_s(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _host_port(text: str) -> str:
+    match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError("is not HOST:PORT; write 127.0.0.1:50051, 0.0.0.0:50051 or [::1]:50051")
+    if match["host"].startswith("[") and not _is_address(match["host"][1:-1]):
+        raise ValueError("has no IPv6 address between its brackets; write [::1]:50051")
+    if int(match["port"]) > _MAX_PORT:
+        raise ValueError(f"has a port above {_MAX_PORT}")
+    return text
+
+
+def _listen(text: str) -> str:
+    if not text.startswith("unix:"):
+        return _host_port(text)
+    path = text.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/"):
+        raise ValueError("has no absolute path after unix:; write unix:/run/walbatch/grpc.sock")
+    return f"unix:{path}"
+
+
+def _base_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # its text repeats the URL, with whatever credential is in it
+        host = None
+    if not host or not _VISIBLE.fullmatch(text):
+        raise ValueError("is not a URL; write https://api.mixpanel.com")
+    if "@" in parts.netloc:
+        raise ValueError(f"must hold no user or password; {PREFIX}MIXPANEL_TOKEN is the place for the credential")
+    if "?" in text or "#" in text:
+        raise ValueError("must end with the path, without ? and #")
+    if parts.scheme != "https" and not (
+        parts.scheme == "http" and (host == "localhost" or _is_address(host, own=True))
+    ):
+        raise ValueError("must begin with https://; http:// is only for this machine (localhost, 127.0.0.1, [::1])")
+    return text.rstrip("/")
+
+
+def _is_address(host: str, *, own: bool = False) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback if own else address.version == 6  # noqa: PLR2004 (IPv6)
+
+
+def _credential(secret: SecretStr) -> SecretStr:
+    if not _VISIBLE.fullmatch(secret.get_secret_value()):
+        raise ValueError("must be the credential alone: it holds a blank, a line break or a letter outside ASCII")
+    return secret
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+Secret = Annotated[SecretStr, AfterValidator(_credential)]
+Destination = Annotated[Literal["mixpanel", "stdout"], BeforeValidator(_lower)]
+Region = Annotated[Literal["us", "eu", "in"], BeforeValidator(_lower)]
+LogFormat = Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process: durations in seconds, sizes in bytes. Get it from `load`.
+
+    Made by hand it takes exactly what it is given, reads nothing else, and checks each value only by itself.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, hide_input_in_errors=True, frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        Path("walbatch-data"),
+        description="Directory of the log: made if missing, on a local disk, for one server at a time.",
+    )
+    max_backlog_bytes: Size = Field(
+        20 * _GIB,
+        ge=_MIB,
+        description="Size of the records that may be waiting; beyond it new ones are refused until some are sent.",
+    )
+    min_free_disk: Size = Field(
+        256 * _MIB,
+        ge=0,
+        description="Free space of the disk below which new records are refused; delivery goes on. 0 switches it off.",
+    )
+    retention: Duration = Field(
+        7 * _DAY,
+        ge=1.0,
+        le=3650 * _DAY,
+        description="How long sent records are kept, for inspection and replay. Records not yet sent are always kept.",
+    )
+    allow_affected_sqlite: bool = Field(
+        default=False,
+        description="true starts even on an SQLite with the WAL-reset bug, which can lose acknowledged records.",
+    )
+
+    grpc_listen: Annotated[str, AfterValidator(_listen)] = Field(
+        "127.0.0.1:50051",
+        description="Where applications send to: HOST:PORT, [::1]:PORT or unix:/path. Port 0 takes any free one.",
+    )
+    grpc_reflection: bool = Field(
+        default=True, description="Whether tools such as grpcurl may ask which calls there are: true or false."
+    )
+    admin_listen: Annotated[str, AfterValidator(_host_port)] = Field(
+        "127.0.0.1:9095",
+        description="Where health, metrics and the commands are answered over HTTP, without a password: HOST:PORT.",
+    )
+
+    destination: Destination = Field(
+        "mixpanel", description="Where records go. stdout prints each one and needs no credential."
+    )
+    mixpanel_token: Secret | None = Field(
+        None, description="The project's token: events can, and profile updates must, be sent with it."
+    )
+    mixpanel_service_account: str | None = Field(
+        None, description="Name of a service account, to send events with in place of the token."
+    )
+    mixpanel_service_secret: Secret | None = Field(None, description="The service account's secret.")
+    mixpanel_project_id: int | None = Field(
+        None, ge=1, description="Number of the project, which goes with the service account."
+    )
+    mixpanel_region: Region = Field("us", description="Where the project's data lives, chosen when it was created.")
+    mixpanel_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+        None, description="Another address in place of the region's: https, or http on this machine."
+    )
+    mixpanel_timeout: Duration = Field(
+        30.0, ge=0.01, le=600.0, description="Time for one whole request, from connecting to the end of the answer."
+    )
+
+    batch_size: int = Field(50, ge=1, le=2000, description="Number of waiting records that makes a batch due.")
+    flush_interval: Duration = Field(
+        10.0, ge=0.01, le=_DAY, description="Time after which the oldest waiting record makes a smaller batch due."
+    )
+    batch_max: int = Field(
+        2000, ge=1, le=2000, description="Number of records to which a batch may grow when delivery is behind."
+    )
+    max_in_flight: int = Field(10, ge=1, le=20, description="Number of requests with events under way at once.")
+    retry_attempts: int = Field(
+        5,
+        ge=1,
+        le=60,
+        description="Number of failures in a row, each with twice the wait, until one batch probes now and then.",
+    )
+    retry_base: Duration = Field(1.0, ge=0.01, le=_HOUR, description="Wait after the first failure.")
+    retry_max: Duration = Field(
+        60.0,
+        ge=0.01,
+        le=_HOUR,
+        description="Longest wait between two probes. Retrying never ends, and never loses a record.",
+    )
+    shutdown_grace: Duration = Field(
+        25.0,
+        ge=2.0,
+        le=_HOUR,
+        description="Time to finish at a stop signal; keep it below the service manager's. What is left stays stored.",
+    )
+
+    log_format: LogFormat = Field("auto", description="auto writes text to a terminal and JSON to anything else.")
+    log_level: LogLevel = Field("info", description="The least serious messages that are still written.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic-settings passes all of them)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take no value from anywhere but the caller, which is `load`."""
+        return (init_settings,)
+
+
+_SECRETS = ("mixpanel_token", "mixpanel_service_secret")
+_ACCOUNT = ("mixpanel_service_account", "mixpanel_service_secret", "mixpanel_project_id")
+
+
+def load(
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    *,
+    environ: Mapping[str, str] = os.environ,
+    env_file: Path | None = Path(".env"),
+    need_destination: bool = False,
+) -> Settings:
+    """Return the settings from flags (`overrides`, by attribute; None is not given), environment and `.env`.
+
+    Without `need_destination` the credentials may be missing, and a secret file that this user may not read counts
+    as not given: looking into the log needs no credential.
+
+    Raises:
+        ConfigurationError: Something is wrong; the text has one line for each problem, with its key and the remedy.
+    """
+    sources = _sources(overrides, environ, env_file)
+    values = sources.read_secrets(required=need_destination)
+    settings, refused = _validate(values, sources)
+    problems = [*sources.problems, *refused.values()]
+    for attributes, problem in _conflicts(settings, sources.given, need_destination=need_destination):
+        if not (refused.keys() | sources.unread).intersection(attributes):
+            problems.append(f"{_key(attributes[0], sources.given)}: {problem}")
+    if problems:
+        # Outside of any except clause, so that no foreign exception with a value in it hangs on this one.
+        raise ConfigurationError("\n".join(problems))
+    return settings
+
+
+def origins(
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    *,
+    environ: Mapping[str, str] = os.environ,
+    env_file: Path | None = Path(".env"),
+) -> dict[str, str]:
+    """Return the key, as typed, of each setting that is given anywhere, right or wrong."""
+    return {attribute: item.key for attribute, item in _sources(overrides, environ, env_file).given.items()}
+
+
+def _sources(overrides: Mapping[str, object], environ: Mapping[str, str], env_file: Path | None) -> Sources:
+    sources = Sources(Settings.model_fields, _SECRETS)
+    sources.add_env_file(env_file)
+    sources.add_environ(environ)
+    sources.add_flags(overrides)
+    return sources
+
+
+def _validate(values: Mapping[str, object], sources: Sources) -> tuple[Settings, dict[str, str]]:
+    """Return the settings, with the default in place of what is refused, and the problem of each that is."""
+    try:
+        return Settings.model_validate(values), {}
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+    refused = {}
+    for detail in details:
+        attribute = str(detail["loc"][0])
+        shown = "" if attribute.startswith("mixpanel_") else f"{reprlib.repr(str(values[attribute]))} "
+        refused[attribute] = f"{sources.given[attribute].key}: {shown}{_complaint(attribute, detail)}"
+    return Settings.model_validate({k: v for k, v in values.items() if k not in refused}), refused
+
+
+def _complaint(attribute: str, detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "greater_than_equal":
+            return f"must be at least {_show(attribute, context['ge'])}"
+        case "less_than_equal":
+            return f"must be at most {_show(attribute, context['le'])}"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "bool_parsing":
+            return "must be true or false"
+        case "int_parsing":
+            return "must be a whole number"
+        case _:
+            return f"is refused: {detail['msg']}"
+
+
+def _conflicts(
+    settings: Settings, given: Mapping[str, Given], *, need_destination: bool
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the attributes that do not go together, first the one to name, and why they do not."""
+    if settings.batch_size > settings.batch_max:
+        yield ("batch_size", "batch_max"), f"must not be above {_key('batch_max', given)} ({settings.batch_max})"
+    if settings.retry_base > settings.retry_max:
+        limit = format_duration(settings.retry_max)
+        yield ("retry_base", "retry_max"), f"must not be above {_key('retry_max', given)} ({limit})"
+    if settings.admin_listen == settings.grpc_listen and not settings.admin_listen.endswith(":0"):
+        yield ("admin_listen", "grpc_listen"), f"is the same as {_key('grpc_listen', given)}; choose another port"
+    present = [attribute for attribute in _ACCOUNT if getattr(settings, attribute) is not None]
+    missing = [attribute for attribute in _ACCOUNT if attribute not in present]
+    if present and missing:
+        names = " and ".join(_key(attribute) for attribute in missing)
+        yield (present[0], *_ACCOUNT), f"needs {names} as well; set all three, or only {_key('mixpanel_token')}"
+    elif need_destination and missing and settings.destination == "mixpanel" and settings.mixpanel_token is None:
+        yield ("mixpanel_token", *_ACCOUNT, "destination"), _NO_CREDENTIAL
+
+
+def _key(attribute: str, given: Mapping[str, Given] = MappingProxyType({})) -> str:
+    return given[attribute].key if attribute in given else env_name(attribute)
+
+
+_NO_CREDENTIAL = (
+    f"is not set; set it (or {_key('mixpanel_token')}_FILE) to the project's token, or set all of "
+    f"{', '.join(_key(attribute) for attribute in _ACCOUNT)}; "
+    f"{_key('destination')}=stdout tries walbatch without Mixpanel"
+)
+
+_TOPICS = {
+    "data_dir": "Storage",
+    "grpc_listen": "Addresses",
+    "destination": "Destination",
+    "batch_size": "Delivery",
+    "log_format": "Logs",
+}
+"""Heading of the group of settings that begins with this one."""
+
+
+def env_example() -> str:
+    """Return the text of `.env.example`: every setting with its meaning, its limits and its default."""
+    lines = [
+        "# Every setting of walbatch, with its default. Copy this file to .env, and take the # off what you change.",
+        "# A flag of the same name wins over the environment, and the environment over .env. Empty means not set.",
+        "# Durations are written 200ms, 10s, 5m, 2h or 7d, sizes 64MiB (of 1024) or 64MB (of 1000).",
+    ]
+    for attribute, info in Settings.model_fields.items():
+        if attribute in _TOPICS:
+            lines += ["", f"# ---- {_TOPICS[attribute]} ----"]
+        text = f"{info.description} {_limits(attribute)}"
+        lines += ["", *textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"#{_key(attribute)}={_show(attribute, info.default)}")
+        if attribute in _SECRETS:
+            lines.append(
+                "# Or the path of a file with it, which nobody but the server's user may read (mode 0400 or 0600)."
+            )
+            lines.append(f"#{_key(attribute)}_FILE=")
+    return "\n".join(lines) + "\n"
+
+
+def _limits(attribute: str) -> str:
+    info = Settings.model_fields[attribute]
+    bounds = {name: getattr(item, name) for item in info.metadata for name in ("ge", "le") if hasattr(item, name)}
+    if "le" in bounds:
+        return f"({_show(attribute, bounds['ge'])} to {_show(attribute, bounds['le'])})"
+    if bounds.get("ge"):
+        return f"(at least {_show(attribute, bounds['ge'])})"
+    choices = get_args(info.annotation)
+    return f"({', '.join(choices)})" if choices and all(isinstance(choice, str) for choice in choices) else ""
+
+
+def _show(attribute: str, value: Any) -> str:
+    """Write a value as a user would."""
+    parsers = [getattr(item, "func", None) for item in Settings.model_fields[attribute].metadata]
+    if _duration in parsers:
+        return format_duration(value)
+    if _size in parsers:
+        return format_bytes(value)
+    match value:
+        case None:
+            return ""
+        case Path():
+            return f"./{value}"
+        case _:
+            return str(value).lower()

@@ -1,0 +1,117 @@
+"""The sink that talks HTTP: the only module that knows httpx.
+
+httpx has no limit on the whole of a request, nor on the size of an answer; both are set here. It reads no proxy
+or `.netrc` from the environment, follows no redirect with the credentials in hand, and checks certificates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Self
+
+import httpx
+
+from walbatch.delivery import Answer, Hold, Pause
+from walbatch.event import Kind
+from walbatch.sinks.mixpanel import Mixpanel, Reply, Request, one_line
+
+TIMEOUT_S = 30.0
+"""The whole of one request, from building it to the last byte of the answer."""
+
+CONNECT_TIMEOUT_S = 10.0
+"""A host that drops packets is told from one that answers slowly."""
+
+KEEPALIVE_S = 30.0
+"""Longer than the interval between batches at rest, so that they share a connection."""
+
+MAX_REPLY_BYTES = 1_048_576
+"""More is no answer of Mixpanel's. The longest one names 2,000 refused records, at about 300 bytes each."""
+
+INLINE_BYTES = 256_000
+"""Larger requests are built in a thread: compressing them would hold up the event loop for milliseconds."""
+
+_FAILURES: tuple[tuple[type[httpx.HTTPError], str], ...] = (
+    (httpx.ConnectTimeout, "no connection in time"),
+    (httpx.ConnectError, "cannot connect"),
+    (httpx.RemoteProtocolError, "the answer broke off, or is not HTTP"),
+    (httpx.ReadError, "the connection broke while waiting for the answer"),
+    (httpx.WriteError, "the connection broke while sending"),
+)
+
+
+class HttpSink:
+    """Sends records to Mixpanel, or to what stands in for it."""
+
+    _client: httpx.AsyncClient
+
+    def __init__(self, api: Mixpanel, *, timeout_s: float = TIMEOUT_S, max_connections: int = 10) -> None:
+        self._api = api
+        self._timeout_s = timeout_s
+        self._max_connections = max_connections
+
+    async def __aenter__(self) -> Self:
+        """Prepare the connections; the first request opens the first one."""
+        self._client = httpx.AsyncClient(
+            # Nothing may come back compressed: an answer's size is counted as it is read.
+            headers={"Accept-Encoding": "identity"},
+            limits=httpx.Limits(
+                max_connections=self._max_connections,
+                max_keepalive_connections=self._max_connections,
+                keepalive_expiry=KEEPALIVE_S,
+            ),
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # `send` limits the rest as a whole
+            verify=True,
+            http1=True,
+            http2=False,
+            trust_env=False,
+            follow_redirects=False,
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
+        """Send records in one request; see `walbatch.sinks.Sink`. Whatever goes wrong on the way is a `Hold`."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                request = await self._build(kind, payloads)
+                if isinstance(request, Pause):
+                    return request
+                reply = await self._exchange(request)
+        except TimeoutError:
+            return Hold(f"no complete answer within {self._timeout_s:g} s")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _translate(error)
+        if reply is None:
+            return Hold(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
+        return self._api.answer(kind, len(payloads), reply)
+
+    async def _build(self, kind: Kind, payloads: Sequence[str]) -> Request | Pause:
+        if sum(map(len, payloads)) <= INLINE_BYTES:
+            return self._api.request(kind, payloads)
+        return await asyncio.to_thread(self._api.request, kind, payloads)
+
+    async def _exchange(self, request: Request) -> Reply | None:
+        """Send, and read the answer: None if it is too long."""
+        async with self._client.stream(
+            request.method, request.url, params=request.params, headers=request.headers, content=request.body
+        ) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    return None
+            return Reply(response.status_code, dict(response.headers), bytes(body))
+
+
+def _translate(error: httpx.HTTPError | httpx.InvalidURL) -> Hold | Pause:
+    """Say what went wrong without quoting the answer or the address, which may hold what nobody should read."""
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return Pause("the destination's address is no http or https URL")
+    words = next((words for kind, words in _FAILURES if isinstance(error, kind)), "the request failed")
+    if isinstance(error, httpx.ConnectError) and str(error):
+        words += f": {error}"  # of the resolver, the socket or TLS on this side
+    return Hold(one_line(words))

@@ -1,0 +1,311 @@
+"""Mixpanel's HTTP API as values: how records become a request, and what the reply means for them. Pure.
+
+    reply                                             answer
+    ------------------------------------------------  ----------------------------------------------------------
+    200, as many imported as sent                     Settled: all Delivered
+    200, fewer imported                               Settled: all Delivered, with a note; which ones is not said
+    200 from /engage that says no                     Split
+    200 with any other body                           Hold: sending again is safe, a guess is not
+    400 that names the failed records                 Settled: those Rejected, all others Delivered
+    400, 415, 422 with Mixpanel's JSON error          Split
+    413                                               Split, with the limit that it names
+    401, 402, 403, 404, 405, any redirect             Pause
+    everything else                                   Hold, for as long as Retry-After wishes
+
+What is not Mixpanel's own JSON comes from something in between, and is never a verdict on a record.
+
+Sources: https://docs.mixpanel.com/reference/import-events, https://docs.mixpanel.com/reference/profile-set and
+the pages on errors beside them. Where they contradict each other, both readings are accepted.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import cache
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Settled, Split
+from walbatch.event import Kind
+from walbatch.retry import MAX_RETRY_AFTER_S
+
+REGION_URLS = {
+    "us": "https://api.mixpanel.com",
+    "eu": "https://api-eu.mixpanel.com",
+    "in": "https://api-in.mixpanel.com",
+}
+"""A project lives in one region, and no region forwards to another."""
+
+PATHS = {Kind.EVENT: "/import", Kind.PROFILE: "/engage"}
+"""Where records of a kind go. Never /track: it drops events older than five days and answers success."""
+
+MAX_REASON = 200
+"""Characters of a reason that are kept."""
+
+GZIP_LEVEL = 6
+"""50 events take 0.14 ms and shrink to a sixth; a level more costs time and saves next to nothing."""
+
+_SHORTEST_SECRET = 8
+"""Shorter secrets are not searched for in replies: they would be found inside ordinary words."""
+
+_CHECK_CREDENTIALS = "check the project token or service account, and the region"
+_CHECK_ADDRESS = "check the address; redirects are not followed"
+_PAUSES = {
+    401: _CHECK_CREDENTIALS,
+    402: "check the project's plan",
+    403: _CHECK_CREDENTIALS,
+    404: _CHECK_ADDRESS,
+    405: _CHECK_ADDRESS,
+}
+
+_LIMIT = re.compile(rb"max limit of (\d{1,15}) bytes")
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+_ECHO = re.compile(r"""[\[{]\s*["'{].*""", re.DOTALL)
+"""The start of JSON inside a message: the request's own, quoted back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who sends: the project token, or a service account with its project. Profile updates need the token anyway."""
+
+    token: str = field(default="", repr=False)
+    service_account: str = ""
+    service_secret: str = field(default="", repr=False)
+    project_id: int | None = None
+
+    def basic(self) -> str:
+        """Return the Authorization header of an import. A token is the user name, its password is empty."""
+        user = self.service_account or self.token
+        password = self.service_secret if self.service_account else ""
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send. Headers and body hold credentials and personal data, so its repr shows neither."""
+
+    method: str
+    url: str
+    params: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Mixpanel:
+    """One project behind one address, such as one of `REGION_URLS`. Knows the format, sends nothing."""
+
+    def __init__(self, base_url: str, credentials: Credentials) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._credentials = credentials
+
+    def request(self, kind: Kind, payloads: Sequence[str]) -> Request | Pause:
+        """Build the request for stored payloads: the same bytes for the same payloads, whenever it is called.
+
+        Payloads are joined as text, never parsed. A `Pause` says what is missing from the credentials.
+        """
+        if kind is Kind.EVENT:
+            return self._import(payloads)
+        if not self._credentials.token:
+            return Pause(
+                "set WALBATCH_MIXPANEL_TOKEN: profile updates need the project token, a service account is not enough"
+            )
+        return self._engage(payloads)
+
+    def answer(self, kind: Kind, count: int, reply: Reply) -> Answer:
+        """Say what a reply to a request of `count` records of this kind means. The module's docstring has the table.
+
+        Reasons are single short lines for people, without payloads and credentials.
+        """
+        reply = replace(reply, body=self._redacted(reply.body))
+        if reply.status == 200:
+            return _imported(count, reply) if kind is Kind.EVENT else _updated(count, reply)
+        if reply.status in (400, 415, 422):
+            return _refused(count, reply)
+        if reply.status == 413:
+            return Split(413, _error(reply) or _phrase(413), _named_limit(reply))
+        if reply.status in _PAUSES or 300 <= reply.status < 400:
+            return Pause(_reason(reply, f", {_PAUSES.get(reply.status, _CHECK_ADDRESS)}"))
+        return Hold(_reason(reply), retry_after_s(reply.headers))
+
+    def _import(self, payloads: Sequence[str]) -> Request:
+        # Mixpanel wants the project's number with a service account, and only then.
+        project = {"project_id": str(self._credentials.project_id)} if self._credentials.service_account else {}
+        return Request(
+            method="POST",
+            url=self._base_url + PATHS[Kind.EVENT],
+            params={"strict": "1"} | project,
+            headers=_headers() | {"Authorization": self._credentials.basic(), "Content-Encoding": "gzip"},
+            # Without mtime=0 the header would hold the time, and a repeated request would differ.
+            body=gzip.compress(_array(payloads), GZIP_LEVEL, mtime=0),
+        )
+
+    def _engage(self, payloads: Sequence[str]) -> Request:
+        # The token is no part of what is stored, so it goes in front of each payload's first key. No gzip: this
+        # endpoint does not understand it. ip=0, else Mixpanel would locate every user at this server.
+        head = f'{{"$token":{orjson.dumps(self._credentials.token).decode()},'
+        return Request(
+            method="POST",
+            url=self._base_url + PATHS[Kind.PROFILE],
+            params={"verbose": "1", "ip": "0"},
+            headers=_headers(),
+            body=_array([head + payload[1:] for payload in payloads]),
+        )
+
+    def _redacted(self, body: bytes) -> bytes:
+        for secret in (self._credentials.token, self._credentials.service_secret):
+            if len(secret) >= _SHORTEST_SECRET:
+                body = body.replace(secret.encode(), b"[secret]")
+        return body
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the wait that Retry-After asks for, in seconds and clamped, or None if it makes no sense.
+
+    A date counts from the reply's own Date, so that this machine's clock does not matter.
+    """
+    wish = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(wish):
+        return min(float(wish), MAX_RETRY_AFTER_S)
+    until, now = _epoch_s(wish), _epoch_s(headers.get("date", ""))
+    if until is None or now is None:
+        return None
+    return min(max(until - now, 0.0), MAX_RETRY_AFTER_S)
+
+
+def one_line(text: str) -> str:
+    """Return foreign text as one short line that is safe to log and to show: no control characters, no JSON."""
+    text = _ECHO.sub("…", text[: 10 * MAX_REASON])
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
+
+
+def _imported(count: int, reply: Reply) -> Answer:
+    if reply.body.strip() == b"1":
+        return _all_delivered(count)
+    data = _json_object(reply)
+    imported = data.get("num_records_imported")
+    # With strict=1 an error is a 400. One in a 200 means that the parameter was lost on the way: no verdict.
+    if data.get("error") or data.get("code", 200) != 200 or type(imported) is not int or not 0 <= imported <= count:
+        return Hold(_reason(reply, ", but the body is not understood"))
+    return _all_delivered(count, "200" if imported == count else f"200: imported {imported} of {count}")
+
+
+def _updated(count: int, reply: Reply) -> Answer:
+    plain = reply.body.strip()
+    data = {"status": int(plain)} if plain in (b"0", b"1") else _json_object(reply)
+    # `status` comes as 1, "1", true or "OK", depending on the age of the page that describes it.
+    status = str(data.get("status")).lower()
+    if data.get("error") or status in ("0", "false"):
+        return Split(200, _error(reply) or "refused without a reason")
+    if status in ("1", "true", "ok"):
+        return _all_delivered(count)
+    return Hold(_reason(reply, ", but the body is not understood"))
+
+
+def _refused(count: int, reply: Reply) -> Answer:
+    data = _json_object(reply)
+    failed = _failed_records(count, data) if reply.status == 400 else {}
+    if failed:
+        note = f"400: refused {len(failed)} of {count}"
+        return Settled([failed.get(index, DELIVERED) for index in range(count)], note)
+    if isinstance(data.get("error"), str) or "failed_records" in data:
+        return Split(reply.status, _error(reply) or _phrase(reply.status))
+    return Hold(_reason(reply, ", but not in Mixpanel's words"), retry_after_s(reply.headers))
+
+
+def _failed_records(count: int, data: Mapping[str, Any]) -> dict[int, Rejected]:
+    """Return the refused records by position: empty unless the list and the count of imported records agree.
+
+    A record can be listed twice, for two fields; the first one is kept. Positions alone are matched, because the
+    documentation spells the id's key in two ways.
+    """
+    rows = data.get("failed_records")
+    failed: dict[int, Rejected] = {}
+    for row in rows if isinstance(rows, list) else []:
+        index = row.get("index") if isinstance(row, dict) else None
+        if type(index) is not int or not 0 <= index < count:
+            return {}
+        reason = _text(row.get("message")) or "refused without a reason"
+        failed.setdefault(index, Rejected(400, _text(row.get("field")), reason))
+    complete = data.get("num_records_imported") in (None, count - len(failed))
+    return failed if complete else {}
+
+
+def _all_delivered(count: int, note: str = "200") -> Settled:
+    return Settled([DELIVERED] * count, note)
+
+
+def _named_limit(reply: Reply) -> int | None:
+    found = _LIMIT.search(reply.body)
+    return (int(found[1]) or None) if found else None
+
+
+def _json_object(reply: Reply) -> dict[str, Any]:
+    """Return the reply's JSON object, or an empty one for anything else."""
+    try:
+        data = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _error(reply: Reply) -> str:
+    return _text(_json_object(reply).get("error"))
+
+
+def _text(value: object) -> str:
+    return one_line(value) if isinstance(value, str) else ""
+
+
+def _reason(reply: Reply, remark: str = "") -> str:
+    error = _error(reply)
+    status = f"{reply.status} {_phrase(reply.status)}".strip() + remark
+    return one_line(f"{status}: {error}" if error else status)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # 524 and other inventions
+        return ""
+
+
+def _epoch_s(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()  # a date in HTTP is always GMT
+    except (ValueError, OverflowError):
+        return None
+
+
+def _array(payloads: Sequence[str]) -> bytes:
+    return f"[{','.join(payloads)}]".encode()
+
+
+def _headers() -> dict[str, str]:
+    return {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _user_agent()}
+
+
+@cache
+def _user_agent() -> str:
+    try:
+        return f"walbatch/{version('walbatch')}"
+    except PackageNotFoundError:  # run from a source tree
+        return "walbatch/unknown"

@@ -1,0 +1,63 @@
+"""The sink for a first look and for tests: what would be sent is printed instead."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any, Self
+
+from walbatch.delivery import DELIVERED, Answer, Hold, Settled
+from walbatch.event import Kind
+from walbatch.sinks.mixpanel import PATHS
+
+
+class StdoutSink:
+    """Writes each record as one JSON line, `{"endpoint":"/import","record":{...}}`, and flushes.
+
+    As with any pipe, a reader that stops reading stops delivery; nothing else waits for it.
+    """
+
+    def __init__(self, stream: Any = None) -> None:
+        """Write to a text or binary stream; without one, to standard output."""
+        stream = sys.stdout if stream is None else stream
+        # Under a text stream lie the bytes: payloads are UTF-8, whatever the locale says.
+        self._stream = getattr(stream, "buffer", stream)
+        self._writing = threading.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Do nothing: the stream is open."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Leave the stream open for its owner."""
+
+    async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
+        """Print records; see `walbatch.sinks.Sink`. A reader that has gone is a `Hold`."""
+        lines = "".join(f'{{"endpoint":"{PATHS[kind]}","record":{payload}}}\n' for payload in payloads)
+        try:
+            await asyncio.to_thread(self._write, lines)
+        except OSError as error:
+            return Hold(f"cannot write to the output: {error.strerror}")
+        except ValueError:
+            return Hold("cannot write to the output: it is closed")
+        return Settled([DELIVERED] * len(payloads), "written")
+
+    def _write(self, lines: str) -> None:
+        with self._writing:
+            if isinstance(self._stream, io.TextIOBase):
+                self._stream.write(lines)
+            else:
+                self._write_bytes(memoryview(lines.encode()))
+            self._stream.flush()
+
+    def _write_bytes(self, rest: memoryview) -> None:
+        # An unbuffered stream, which PYTHONUNBUFFERED makes of standard output, may take a part only.
+        while rest:
+            written = self._stream.write(rest)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, "its reader is behind")
+            rest = rest[written:]

@@ -1,0 +1,66 @@
+"""The numbers that `walbatch stats` and the admin port show, in one shape, whether the server runs or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from walbatch.event import Kind
+from walbatch.wal import Backlog, DestinationBacklog, Lane, driver, store
+
+DATABASE_ENGINE = "sqlite"
+
+
+def document(
+    backlog: Backlog, *, now_ms: int, durability: str, database_bytes: int, wal_bytes: int, serving: bool
+) -> dict[str, Any]:
+    """Return the statistics as JSON-ready values. Totals are over all lanes; `retry_at` is in milliseconds since 1970, ages are in seconds.
+
+    accepted = pending + sent + purged + dead + resolved, for each lane.
+    """
+    lanes = [lane for destination in backlog.destinations for lane in destination.lanes]
+    oldest = min((lane.oldest_pending_at_ms for lane in lanes if lane.oldest_pending_at_ms is not None), default=None)
+    counts = ("pending", "in_flight", "sent", "dead", "resolved", "purged")
+    return {
+        "serving": serving,
+        "accepted": backlog.accepted,
+        **{name: sum(getattr(lane, name) for lane in lanes) for name in counts},
+        "oldest_pending_age_s": 0.0 if oldest is None else max(now_ms - oldest, 0) / 1000,
+        "pending_bytes": backlog.pending_bytes,
+        "durability": durability,
+        "engine": DATABASE_ENGINE,
+        "sqlite_version": driver.SQLITE_VERSION,
+        "database_bytes": database_bytes,
+        "wal_bytes": wal_bytes,
+        "destinations": [_destination(d, now_ms) for d in backlog.destinations],
+    }
+
+
+def _destination(destination: DestinationBacklog, now_ms: int) -> dict[str, Any]:
+    condition = destination.condition
+    retry_in_s = None if condition.retry_at_ms is None else max(condition.retry_at_ms - now_ms, 0) / 1000
+    return {
+        "name": destination.name,
+        "state": condition.state.value,
+        "failures": condition.failures,
+        "retry_at": condition.retry_at_ms,
+        "retry_in_s": retry_in_s,
+        "last_error": condition.last_error,
+        "lanes": [
+            {
+                name: getattr(lane, name)
+                for name in ("name", "accepted", "pending", "in_flight", "sent", "dead", "resolved", "purged")
+            }
+            for lane in destination.lanes
+        ],
+    }
+
+
+def read_backlog(database: Path) -> Backlog:
+    """Read the backlog of a database that nobody serves, or that somebody else does, without changing it."""
+    connection = driver.open_reader(database)
+    try:
+        lanes = [Lane(name, kind) for name in store.destinations(connection) for kind in Kind]
+        return store.backlog(connection, {lane: store.load_lane(connection, lane) for lane in lanes})
+    finally:
+        connection.close()

@@ -1,0 +1,109 @@
+"""Which SQLite is used, and how a connection is set up.
+
+Python's own SQLite is often one with the WAL-reset bug (3.7.0 to 3.51.2: two connections that write or checkpoint at
+the same instant can corrupt the file, https://sqlite.org/wal.html#walresetbug), so the wheel of pysqlite3, which
+brings its own, is preferred. One process must never use both on one file: closing a descriptor drops the locks of
+the other (https://sqlite.org/howtocorrupt.html section 2.2).
+"""
+
+from __future__ import annotations
+
+import sqlite3 as _types
+from pathlib import Path
+
+from walbatch.errors import AffectedSqlite, StorageFailed
+
+try:
+    from pysqlite3 import dbapi2 as sqlite3
+except ImportError:
+    import sqlite3
+
+Connection = _types.Connection
+"""The shape of a connection, whichever module made it."""
+
+Error: type[_types.Error] = sqlite3.Error
+"""Base class of what a connection raises. Translate by `result_code`, never by text."""
+
+SQLITE_VERSION: str = sqlite3.sqlite_version
+"""The version of the library that is really used."""
+
+FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
+"""Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
+
+_PRAGMAS: dict[str, int | str] = {
+    "busy_timeout": 5000,  # milliseconds
+    "cell_size_check": 1,
+    "foreign_keys": 1,
+    "mmap_size": 0,  # a mapped file turns an I/O error into a crash
+    "trusted_schema": 0,
+}
+_WRITER_PRAGMAS = _PRAGMAS | {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: each commit is fsynced before it returns. This line is the product's promise
+    "fullfsync": 1,  # macOS: down to the medium, not only to the drive; no effect elsewhere
+    "checkpoint_fullfsync": 1,
+    "secure_delete": 1,
+    "wal_autocheckpoint": 1000,  # pages: about 4 MB of log between checkpoints
+    "journal_size_limit": 64 * 1024 * 1024,
+}
+
+
+def result_code(error: _types.Error) -> int:
+    """Return SQLite's primary result code, such as 13 for SQLITE_FULL; 0 if there is none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def is_affected(version: str) -> bool:
+    """Say whether this SQLite version has the WAL-reset bug."""
+    number = tuple(int(part) for part in version.split(".")[:3])
+    if number >= (3, 51, 3):
+        return number[:2] == (3, 52)
+    return not any(number[:2] == fixed[:2] and number >= fixed for fixed in FIXED_BACKPORTS)
+
+
+def check_version(*, allow_affected: bool) -> None:
+    """Refuse to write with an affected SQLite, unless that was asked for.
+
+    Raises:
+        AffectedSqlite: install the wheel of pysqlite3, or a fixed SQLite.
+    """
+    if is_affected(SQLITE_VERSION) and not allow_affected:
+        raise AffectedSqlite(
+            f"SQLite {SQLITE_VERSION} can lose committed rows (WAL-reset bug, fixed in 3.51.3). Install pysqlite3 >= 0.6.1"
+            " from its wheel, or accept the risk with WALBATCH_ALLOW_AFFECTED_SQLITE=true"
+        )
+
+
+def open_writer(path: Path) -> Connection:
+    """Open the one connection that writes and checkpoints, with every setting read back.
+
+    Raises:
+        StorageFailed: a setting did not take effect, so the promise could not be kept.
+    """
+    connection = _open(f"{path.absolute().as_uri()}?mode=rwc")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect only in a new, empty database
+    _set(connection, _WRITER_PRAGMAS)
+    return connection
+
+
+def open_reader(path: Path) -> Connection:
+    """Open a connection that can only read. Close its cursors: an open one keeps the log from being trimmed."""
+    connection = _open(f"{path.absolute().as_uri()}?mode=ro")
+    _set(connection, _PRAGMAS | {"query_only": 1})
+    return connection
+
+
+def _open(uri: str) -> Connection:
+    # Transactions are begun by hand, and the connection is made in one thread and used in another, never in two at once.
+    connection: Connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    return connection
+
+
+def _set(connection: Connection, pragmas: dict[str, int | str]) -> None:
+    for name, wanted in pragmas.items():
+        connection.execute(f"PRAGMA {name} = {wanted}")
+        row = connection.execute(f"PRAGMA {name}").fetchone()
+        if row is not None and row[0] != wanted:  # mmap_size has no value where it is compiled out
+            connection.close()
+            raise StorageFailed(f"SQLite did not accept {name} = {wanted}: it answers {row[0]}")

@@ -1,0 +1,123 @@
+"""Group commit: many callers, one fsync.
+
+    callers ── submit ──▶ waiting ── all at once ──▶ commit ──▶ every caller's future
+
+One loop takes everything that waits, commits it as one, and answers every caller, with a result or with the failure.
+While a commit runs the next group gathers, so the group grows with the load by itself. On top of that it lingers: with
+many callers in a closed loop the group that forms during a commit is only half of them, so the loop waits until as
+many are there as the last group answered, but at most `linger_s`. A lone caller never waits.
+
+A caller that is cancelled gets no answer; what it submitted is committed all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from walbatch.clock import Clock
+from walbatch.errors import CommitFailed, LogClosed, Unavailable
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+LINGER_S = 0.002
+"""The longest wait for company, about two fsyncs of a good disk. Measured with 64 callers: 0.92 of the rate of an
+empty handler, 0.75 without lingering; with 10 callers a fixed wait of this length halved the rate, hence the rule."""
+
+_CLOSED = "walbatch is shutting down; send this again to another instance, or after the restart"
+
+
+class GroupCommit(Generic[W, R]):
+    """Gathers writes into groups. `commit` stores one group and returns a result for each write, by position.
+
+    If `commit` raises, the error goes to every caller of that group, and the next group is tried afresh.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[W]], Awaitable[Sequence[R]]],
+        clock: Clock,
+        *,
+        weigh: Callable[[W], int] = lambda _: 1,
+        max_weight: int = 20_000,
+        linger_s: float = LINGER_S,
+    ) -> None:
+        self._commit = commit
+        self._clock = clock
+        self._weigh = weigh
+        self._max_weight = max_weight
+        self._linger_s = linger_s
+        self._waiting: list[tuple[W, asyncio.Future[R]]] = []
+        self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._expected = 1
+        self._closing = False
+
+    async def submit(self, write: W) -> R:
+        """Store a write with the next group and return its result.
+
+        Raises:
+            LogClosed: `close` was called before; nothing was stored.
+        """
+        if self._closing:
+            raise LogClosed(_CLOSED)
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((write, future))
+        self._arrived.set()
+        if len(self._waiting) >= self._expected:
+            self._enough.set()
+        return await future
+
+    def close(self) -> None:
+        """Refuse what comes from now on. What was submitted is still committed; `run` then returns."""
+        self._closing = True
+        self._arrived.set()
+        self._enough.set()
+
+    async def run(self) -> None:
+        """Commit groups until `close`, or until `commit` raises anything but `Unavailable`, which it raises again."""
+        try:
+            while True:
+                await self._arrived.wait()
+                if len(self._waiting) < self._expected and not self._closing:
+                    await self._clock.wait(self._enough, self._linger_s)
+                group = self._take()
+                if not group and self._closing:
+                    return
+                await self._store(group)
+        finally:
+            self.close()
+            _fail(self._waiting, LogClosed(_CLOSED))
+
+    def _take(self) -> list[tuple[W, asyncio.Future[R]]]:
+        weight = count = 0
+        while count < len(self._waiting) and (count == 0 or weight < self._max_weight):
+            weight += self._weigh(self._waiting[count][0])
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._expected = max(count, 1)
+        self._enough.clear()
+        if not self._waiting and not self._closing:
+            self._arrived.clear()
+        return group
+
+    async def _store(self, group: Sequence[tuple[W, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._commit([write for write, _ in group])
+        except Unavailable as error:
+            _fail(group, error)
+        except BaseException:
+            _fail(group, CommitFailed("the log stopped while this was being stored; send it again"))
+            raise
+        else:
+            for (_, future), result in zip(group, results, strict=True):
+                if not future.done():  # done means that its caller was cancelled
+                    future.set_result(result)
+
+
+def _fail(group: Sequence[tuple[W, asyncio.Future[R]]], error: Unavailable) -> None:
+    for _, future in group:
+        if not future.done():
+            future.set_exception(error)

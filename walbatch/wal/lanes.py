@@ -1,0 +1,118 @@
+"""Which part of the log a lane has handed out, given back and settled. Pure; the same code for every use of it.
+
+    offsets   1 ........ 40   41 .... 90   91 .... 140   141 ......
+              settled         in flight    given back    not yet read
+                          ▲ watermark                    ▲ next
+
+The watermark is what is stored as `settled_through`: everything up to it is settled. What was settled above it, while
+something below was still in flight, is stored as ranges, and comes back as islands at the next start.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from walbatch.delivery import Outcome, Retry
+from walbatch.event import Offset
+from walbatch.wal import Entry
+
+END = Offset(2**63 - 1)
+"""The largest offset that SQLite can hold: "up to the end of the log"."""
+
+
+class Span(NamedTuple):
+    """Offsets from `first` through `last`; offsets of other lanes may lie between them."""
+
+    first: Offset
+    last: Offset
+
+
+class Run(NamedTuple):
+    """Neighbours in a batch that are either all settled, or all given back."""
+
+    settled: bool
+    entries: Sequence[Entry]
+    outcomes: Sequence[Outcome]
+
+    @property
+    def span(self) -> Span:
+        """Return the offsets from the first entry to the last."""
+        return Span(self.entries[0].offset, self.entries[-1].offset)
+
+
+def runs(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Run]:
+    """Cut a batch where its outcomes change between settled and `Retry`."""
+    pairs = zip(entries, outcomes, strict=True)
+    cut = []
+    for settled, group in groupby(pairs, key=lambda pair: not isinstance(pair[1], Retry)):
+        run_entries, run_outcomes = zip(*group, strict=True)
+        cut.append(Run(settled, run_entries, run_outcomes))
+    return cut
+
+
+class LaneState:
+    """One lane's position in the log. Every method is called after the disk has it."""
+
+    def __init__(self, settled_through: int, islands: Iterable[Span], waiting: int) -> None:
+        self._next = Offset(settled_through + 1)
+        self._returned: list[Span] = []
+        self._in_flight: dict[Offset, tuple[Span, int]] = {}
+        self.waiting = waiting
+        """Records that can be fetched: appended or given back, and not handed out."""
+        for first, last in sorted(islands):
+            if first > self._next:
+                self._returned.append(Span(self._next, Offset(first - 1)))
+            self._next = max(self._next, Offset(last + 1))
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many records are handed out and not settled."""
+        return sum(count for _, count in self._in_flight.values())
+
+    @property
+    def has_returned(self) -> bool:
+        """Say whether anything was given back, and is due at once."""
+        return bool(self._returned)
+
+    @property
+    def watermark(self) -> int:
+        """Return the offset up to which everything is settled."""
+        return self._lowest(self._in_flight) - 1
+
+    def watermark_after(self, settled: Iterable[Offset], given_back: Iterable[Run]) -> int:
+        """Return the watermark once the batches that begin at `settled` are settled, but for what was given back."""
+        firsts = (run.span.first for run in given_back)
+        return self._lowest([*(self._in_flight.keys() - set(settled)), *firsts]) - 1
+
+    def _lowest(self, in_flight: Iterable[Offset]) -> int:
+        return min([self._next, *in_flight, *(span.first for span in self._returned[:1])])
+
+    def next_span(self) -> Span:
+        """Return where the next fetch has to read: what was given back first, else the end of the log."""
+        return self._returned[0] if self._returned else Span(self._next, END)
+
+    def hand_out(self, span: Span, offsets: Sequence[Offset], *, more: bool) -> None:
+        """Mark what a fetch read from `span`, which `next_span` gave. `more`: the span has further records."""
+        if span.last == END:
+            self._next = Offset(offsets[-1] + 1) if offsets else self._next
+        else:
+            self._returned.remove(span)
+            if more:
+                insort(self._returned, Span(Offset(offsets[-1] + 1), span.last))
+        if offsets:
+            self._in_flight[offsets[0]] = (Span(offsets[0], offsets[-1]), len(offsets))
+            self.waiting -= len(offsets)
+
+    def holds(self, first: Offset) -> bool:
+        """Say whether the batch that begins here is in flight."""
+        return first in self._in_flight
+
+    def settle(self, first: Offset, given_back: Sequence[Run]) -> None:
+        """Forget the batch that begins here, and take back what of it was not settled."""
+        del self._in_flight[first]
+        for run in given_back:
+            insort(self._returned, run.span)
+            self.waiting += len(run.entries)

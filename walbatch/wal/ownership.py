@@ -1,0 +1,80 @@
+"""Who may write in a data directory: one process, by a lock that the kernel frees when that process ends.
+
+The lock is on a file of its own. On the database itself it would be lost as soon as anything in the process closed
+any descriptor of the database (https://sqlite.org/howtocorrupt.html section 2.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from walbatch.errors import LogLocked
+
+LOCK_FILE = "walbatch.lock"
+
+
+class Ownership:
+    """The exclusive right to one data directory, as a context. Makes the directory, for this user only.
+
+    Raises:
+        LogLocked: another process has it; the text names that process.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._directory / LOCK_FILE, flags, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            pid = owner(self._directory).get("pid", "unknown")
+            raise LogLocked(
+                f"{self._directory} is in use by the process with pid {pid}. Stop it first, or use another data directory"
+            ) from None
+        self.announce()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def announce(self, **facts: str) -> None:
+        """Write who owns the directory, and what others need to reach the owner, into the lock file."""
+        text = json.dumps({"pid": os.getpid(), **facts}).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text, 0)
+
+
+def owner(directory: Path) -> dict[str, Any]:
+    """Return what the lock file says; empty if there is none, or none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        facts: dict[str, Any] = json.loads((directory / LOCK_FILE).read_text())
+        return facts
+    return {}
+
+
+def is_owned(directory: Path) -> bool:
+    """Say whether some process has the directory at this moment."""
+    try:
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

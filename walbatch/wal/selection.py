@@ -1,0 +1,104 @@
+"""Choosing stored records to repeat: what was settled, by time, name, user and outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from walbatch.event import EventId, Kind, Offset, Record
+from walbatch.wal.driver import Connection
+
+STATUSES = {
+    "sent": ("sent", "replayed"),  # a dead letter that was replayed has had its second chance
+    "dead": ("dead",),
+    "all": ("sent", "replayed", "dead"),
+}
+"""What each value of `status` selects. What is pending is never repeated: it goes out by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which records. Times are those of acceptance, in milliseconds; `until_ms` is excluded. None does not restrict."""
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    event: str | None = None
+    distinct_id: str | None = None
+    status: Literal["sent", "dead", "all"] = "all"
+    limit: int | None = None
+    through: int | None = None
+    """The last offset to look at: the end of the log when the plan was made, so that a replay never repeats itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a replay of a selection would repeat."""
+
+    count: int
+    sent: int
+    dead: int
+    first_ms: int | None
+    last_ms: int | None
+    through: int
+    """Pass it on as `Selection.through` to repeat just these."""
+
+
+def plan(connection: Connection, destination: str, selection: Selection) -> Plan:
+    """Count a selection. Reads the whole span of the log that it covers."""
+    through = selection.through
+    if through is None:
+        through = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+    where, values = _where(destination, selection, through)
+    row = connection.execute(
+        "SELECT count(*), total(status <> 'dead'), total(status = 'dead'), min(received_at_ms), max(received_at_ms) FROM"
+        f" (SELECT status, received_at_ms FROM record_status s WHERE {where} ORDER BY seq LIMIT ?)",
+        (*values, -1 if selection.limit is None else selection.limit),
+    ).fetchone()
+    return Plan(row[0], int(row[1]), int(row[2]), row[3], row[4], through)
+
+
+def page(
+    connection: Connection, destination: str, selection: Selection, after: int, limit: int, now_ms: int
+) -> list[Record]:
+    """Return the next records of a selection, oldest first, ready to be appended again."""
+    assert selection.through is not None  # noqa: S101  the plan's
+    where, values = _where(destination, selection, selection.through)
+    rows = connection.execute(
+        "SELECT s.seq, s.kind, s.event_id, s.event, s.distinct_id, e.payload FROM record_status s JOIN events e USING (seq)"
+        f" WHERE {where} AND s.seq > ? ORDER BY s.seq LIMIT ?",
+        (*values, after, limit),
+    ).fetchall()
+    return [_copy(row, now_ms) for row in rows]
+
+
+def _copy(row: Sequence[Any], now_ms: int) -> Record:
+    seq, kind, event_id, name, distinct_id, payload = row
+    return Record(
+        kind=Kind(kind),
+        event_id=EventId(event_id),
+        name=name or "",
+        distinct_id=distinct_id,
+        time_ms=now_ms,
+        time_given=False,
+        payload=payload,
+        received_at_ms=now_ms,
+        replay_of=Offset(seq),
+    )
+
+
+def _where(destination: str, selection: Selection, through: int) -> tuple[str, list[Any]]:
+    """Return a condition over `record_status s` without copies that were made by an earlier replay."""
+    statuses = STATUSES[selection.status]
+    terms = ["s.destination = ?", "s.seq <= ?", f"s.status IN ({','.join('?' * len(statuses))})", "s.replay_of IS NULL"]
+    values: list[Any] = [destination, through, *statuses]
+    for term, value in (
+        ("s.received_at_ms >= ?", selection.since_ms),
+        ("s.received_at_ms < ?", selection.until_ms),
+        ("s.event = ?", selection.event),
+        ("s.distinct_id = ?", selection.distinct_id),
+    ):
+        if value is not None:
+            terms.append(term)
+            values.append(value)
+    return " AND ".join(terms), values

@@ -1,0 +1,367 @@
+"""The log on disk: a SQLite database in WAL mode. The only module that imports aiosqlite.
+
+Promise: what `append` and `settle` returned for is on the disk, through a kill or a power cut at any moment.
+
+Invariants
+    - One connection writes and checkpoints, in one thread. Every other one is read-only.
+    - Each group of writes is one transaction under synchronous=FULL: COMMIT returns after the fsync.
+    - Rows of `events` are inserted and, long after they are settled, deleted; never updated.
+    - Memory follows disk: positions and counts change after the COMMIT returned.
+    - A record is below its lane's watermark, or in a range of `deliveries`, only if the destination answered for it.
+
+What a crash leaves, by where it happens
+    before COMMIT       nothing of the group; no caller had an answer
+    during COMMIT       all of the group or nothing; no caller had an answer
+    after COMMIT        all of the group; callers that got no answer send the same ids again and are told `duplicate`
+    after a delivery,   the batch is pending again, and is sent again, byte for byte
+    before its settle
+
+A COMMIT that raised is ambiguous: its rows may be there after a restart. It is answered `CommitFailed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+import aiosqlite
+
+from walbatch.batching import BatchPolicy, byte_length
+from walbatch.clock import Clock
+from walbatch.errors import BacklogFull, CommitFailed, CorruptLog, StorageFailed, WalbatchError
+from walbatch.event import Kind, Offset, Record
+from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, recovery, store
+from walbatch.wal.files import DATABASE_FILE, file_sizes
+from walbatch.wal.group_commit import GroupCommit
+from walbatch.wal.lanes import LaneState, Run, runs
+from walbatch.wal.migrate import migrate
+from walbatch.wal.ownership import Ownership
+from walbatch.wal.recent import WINDOW, RecentIds
+
+T = TypeVar("T")
+
+MAX_FAILED_COMMITS = 3
+"""After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
+
+_SQLITE_FULL = 13
+_SQLITE_DAMAGED = {11, 26}  # CORRUPT, NOTADB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to refuse new records, so that delivery keeps the room that it needs itself. 0 means no limit."""
+
+    max_backlog_bytes: int = 0
+    min_free_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Purge:
+    before_ms: int
+    limit: int
+
+
+_Write = Sequence[Record] | Settlement | _Purge
+_Result = list[Appended] | int | None
+
+
+@dataclass(slots=True)
+class _Group:
+    """One transaction: what to do on disk, and what each write is to be answered."""
+
+    records: list[Record]
+    settlements: list[tuple[Settlement, list[Run], int]]
+    purges: list[_Purge]
+    offsets: Sequence[Offset] = ()
+    purged: int = 0
+
+
+class SqliteLog:
+    """`EventLog` in a data directory, for one process at a time. See the module for what it promises."""
+
+    durability = "fsynced"
+
+    def __init__(
+        self,
+        directory: Path,
+        destinations: Sequence[str],
+        clock: Clock,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  frozen
+        allow_affected_sqlite: bool = False,
+        recent_window: int = WINDOW,
+    ) -> None:
+        self.path = directory / DATABASE_FILE
+        self.ownership = Ownership(directory)
+        self._clock = clock
+        self._limits = limits
+        self._allow_affected = allow_affected_sqlite
+        self._window = recent_window
+        self._recent = RecentIds(recent_window)
+        self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
+        self._states: dict[Lane, LaneState] = {}
+        self._waiting_since_s: dict[Lane, float] = {}
+        self._changed = {lane: asyncio.Event() for lane in self._lanes}
+        self._owed_bytes = 0
+        self._failed_commits = 0
+        self._free_checked_s = float("-inf")
+        self._free_bytes = 0
+        self._commits = GroupCommit[_Write, _Result](self._commit, clock, weigh=_weight)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Take the directory, recover, migrate, and start the writer; see `walbatch.wal.recovery` for the order.
+
+        Raises:
+            LogLocked, CorruptLog, SchemaTooNew, AffectedSqlite: as their docstrings say; nothing was changed.
+            StorageFailed: the disk refused.
+        """
+        driver.check_version(allow_affected=self._allow_affected)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self.ownership)
+            try:
+                await asyncio.to_thread(recovery.prepare, self.path)
+                self._writer = await stack.enter_async_context(_connect(lambda: driver.open_writer(self.path)))
+                await _run(self._writer, self._open)
+                self._reader = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
+                self._questions = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
+            except (OSError, driver.Error) as error:
+                raise StorageFailed(f"cannot open {self.path}: {error}") from error
+            self._committing = asyncio.create_task(self._commits.run(), name="group commit")
+            stack.push_async_callback(self._close)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Commit what was submitted, checkpoint, close, and give the directory free."""
+        await self._stack.aclose()
+
+    def _open(self, connection: driver.Connection) -> None:
+        migrate(connection, self.path)
+        for name in {lane.destination for lane in self._lanes}:
+            store.add_destination(connection, name)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.load_recent(connection, self._recent, self._window)
+        counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
+        self._owed_bytes = sum(c.pending_bytes for c in counts.values())
+        for lane in self._lanes:
+            state = self._states[lane] = store.load_lane(connection, lane)
+            self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, state.watermark + 1))
+
+    async def _close(self) -> None:
+        self._commits.close()
+        try:
+            await asyncio.shield(self._committing)
+        except WalbatchError:
+            return  # `broken` has told; a log that failed is left as it is
+        await _run(self._writer, lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+
+    async def broken(self) -> None:
+        """Wait until the log can store no more, and raise why; return once it was closed.
+
+        Raises:
+            StorageFailed, CorruptLog: stop the process.
+        """
+        await asyncio.shield(self._committing)
+
+    async def append(self, records: Sequence[Record]) -> list[Appended]:
+        """See `EventLog.append`."""
+        if not records:
+            return []
+        self._admit()
+        return cast(list[Appended], await self._commits.submit(records))
+
+    async def fetch(self, lane: Lane, policy: BatchPolicy) -> Batch:
+        """See `EventLog.fetch`."""
+        state, changed = self._states[lane], self._changed[lane]
+        while True:
+            changed.clear()
+            due_s = self._due_in_s(lane, policy)
+            if due_s != 0.0:
+                await self._clock.wait(changed, due_s)
+                continue
+            span = state.next_span()
+            entries, next_received_at_ms = await _run(
+                self._reader, store.read_span, lane.kind, span, policy.max_size, policy.max_bytes
+            )
+            # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
+            state.hand_out(span, [entry.offset for entry in entries], more=next_received_at_ms is not None)
+            self._start_wait(lane, next_received_at_ms)
+            if entries:
+                return Batch(lane, entries)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """See `EventLog.settle`."""
+        await self._commits.submit(settlement)
+
+    async def purge(self, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` records of each kind that are settled everywhere and were received before a time.
+
+        Returns how many; 0 means that nothing is left to delete. Open dead letters stay.
+        """
+        return cast(int, await self._commits.submit(_Purge(before_ms, limit)))
+
+    async def backlog(self) -> Backlog:
+        """See `EventLog.backlog`."""
+        return await _run(self._reader, store.backlog, self._states)
+
+    async def read(self, query: Callable[..., T], *args: Any) -> T:
+        """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it."""
+        return await _run(self._questions, query, *args)
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the database and of its write-ahead log."""
+        return file_sizes(self.path)
+
+    def _due_in_s(self, lane: Lane, policy: BatchPolicy) -> float | None:
+        state = self._states[lane]
+        if state.has_returned and state.waiting:
+            return 0.0
+        return policy.due_in_s(state.waiting, self._clock.monotonic_s() - self._waiting_since_s[lane])
+
+    def _start_wait(self, lane: Lane, received_at_ms: int | None) -> None:
+        """Begin the wait of a lane's oldest record. A wall clock that was set back counts as no wait yet."""
+        age_ms = 0 if received_at_ms is None else max(self._clock.wall_ms() - received_at_ms, 0)
+        self._waiting_since_s[lane] = self._clock.monotonic_s() - age_ms / 1000
+
+    def _admit(self) -> None:
+        limits, now_s = self._limits, self._clock.monotonic_s()
+        if limits.max_backlog_bytes and self._owed_bytes >= limits.max_backlog_bytes:
+            raise BacklogFull(f"{self._owed_bytes} bytes wait for delivery; the limit is {limits.max_backlog_bytes}")
+        if limits.min_free_bytes and now_s - self._free_checked_s >= 1.0:
+            disk = os.statvfs(self.path.parent)
+            self._free_bytes, self._free_checked_s = disk.f_bavail * disk.f_frsize, now_s
+        if self._free_bytes < limits.min_free_bytes:
+            raise BacklogFull(f"{self._free_bytes} bytes are free on the disk; {limits.min_free_bytes} are kept free")
+
+    async def _commit(self, writes: Sequence[_Write]) -> list[_Result]:
+        group, answers = self._plan(writes)
+        try:
+            await _run(self._writer, _transaction, group, self._lanes)
+        except driver.Error as error:
+            raise self._failure(error) from error
+        self._failed_commits = 0
+        self._follow(group)
+        return [answer(group) for answer in answers]
+
+    def _plan(self, writes: Sequence[_Write]) -> tuple[_Group, list[Callable[[_Group], _Result]]]:
+        """Decide what a group stores: which records are duplicates, which settlements are news."""
+        group = _Group([], [], [])
+        answers: list[Callable[[_Group], _Result]] = []
+        seen = RecentIds()
+        settled: dict[Lane, tuple[set[Offset], list[Run]]] = {lane: (set(), []) for lane in self._lanes}
+        for write in writes:
+            if isinstance(write, Settlement):
+                self._plan_settlement(write, group, *settled[write.batch.lane])
+                answers.append(lambda _: None)
+            elif isinstance(write, _Purge):
+                group.purges.append(write)
+                answers.append(lambda done: done.purged)
+            else:
+                answers.append(self._plan_append(write, group, seen))
+        return group, answers
+
+    def _plan_append(self, records: Sequence[Record], group: _Group, seen: RecentIds) -> Callable[[_Group], _Result]:
+        places: list[tuple[bool, int]] = []  # (is an offset, else an index into the group's records), duplicate or not
+        duplicates: list[bool] = []
+        for record in records:
+            stored = self._recent.find(record)
+            index = seen.find(record) if stored is None else None
+            duplicates.append(stored is not None or index is not None)
+            if stored is None and index is None:
+                index = Offset(len(group.records))
+                group.records.append(record)
+                seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, index)
+            places.append((True, stored) if stored is not None else (False, cast(int, index)))
+
+        def answer(done: _Group) -> list[Appended]:
+            offsets = [Offset(at) if is_offset else done.offsets[at] for is_offset, at in places]
+            return [Appended(offset, duplicate) for offset, duplicate in zip(offsets, duplicates, strict=True)]
+
+        return answer
+
+    def _plan_settlement(
+        self, settlement: Settlement, group: _Group, firsts: set[Offset], given_back: list[Run]
+    ) -> None:
+        batch = settlement.batch
+        first, state = batch.entries[0].offset, self._states[batch.lane]
+        if first in firsts or not state.holds(first):
+            return  # settled before
+        cut = runs(batch.entries, settlement.outcomes)
+        firsts.add(first)
+        given_back.extend(run for run in cut if not run.settled)
+        group.settlements.append((settlement, cut, state.watermark_after(firsts, given_back)))
+
+    def _follow(self, group: _Group) -> None:
+        """Bring memory up to what the disk has now."""
+        appended = dict.fromkeys(Kind, 0)
+        for record, offset in zip(group.records, group.offsets, strict=True):
+            appended[record.kind] += 1
+            if record.replay_of is None:
+                self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+        size = sum(byte_length(record.payload) for record in group.records)
+        self._owed_bytes += size * len(self._lanes) // len(Kind)
+        for lane in self._lanes:
+            state = self._states[lane]
+            if appended[lane.kind]:
+                if state.waiting == 0:
+                    self._waiting_since_s[lane] = self._clock.monotonic_s()
+                state.waiting += appended[lane.kind]
+                self._changed[lane].set()
+        for settlement, cut, _ in group.settlements:
+            lane = settlement.batch.lane
+            self._states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
+            self._owed_bytes -= sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
+            self._changed[lane].set()
+
+    def _failure(self, error: sqlite3.Error) -> WalbatchError:
+        """Translate what a transaction raised."""
+        code = driver.result_code(error)
+        if code == _SQLITE_FULL:
+            return BacklogFull("the disk is full; nothing was stored")
+        if code in _SQLITE_DAMAGED:
+            return CorruptLog(f"{self.path} is damaged: {error}. Stop, and see `walbatch serve` for how to recover")
+        self._failed_commits += 1
+        if self._failed_commits >= MAX_FAILED_COMMITS:
+            return StorageFailed(f"{self._failed_commits} commits in a row failed on {self.path}: {error}")
+        return CommitFailed(f"the commit failed ({error}), so it is not known whether this was stored; send it again")
+
+
+def _weight(write: _Write) -> int:
+    return len(write) if isinstance(write, Sequence) else 1
+
+
+def _transaction(connection: driver.Connection, group: _Group, lanes: Iterable[Lane]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        group.offsets = store.append(connection, group.records)
+        for settlement, cut, settled_through in group.settlements:
+            store.settle(connection, settlement, [run for run in cut if run.settled], settled_through)
+        for purge in group.purges:
+            group.purged += store.purge(connection, lanes, purge.before_ms, purge.limit)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _connect(connector: Callable[[], driver.Connection]) -> aiosqlite.Connection:
+    return aiosqlite.Connection(connector, iter_chunk_size=64)
+
+
+def _run(connection: aiosqlite.Connection, function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
+    """Run `function(connection, *args)` in the connection's thread: one hop, whatever it does there.
+
+    aiosqlite has no public way to do that; each call of its own API would be a hop of about 75 microseconds. Its
+    version is pinned for this reason.
+    """
+    raw = connection._conn  # noqa: SLF001
+    hop: Coroutine[Any, Any, T] = connection._execute(function, raw, *args)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return hop
