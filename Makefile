@@ -72,7 +72,7 @@ lock: $(SETUP)
 # From the sdist, as a packager would: a file that the sdist lacks is missing here too.
 wheel: $(SETUP)
 	rm -rf build/dist
-	$(BIN)/python -m build --no-isolation --outdir build/dist .
+	$(BIN)/python -m build --quiet --no-isolation --outdir build/dist .
 
 build/venv/.stamp: requirements-dev.lock
 	rm -rf build/venv
@@ -81,12 +81,13 @@ build/venv/.stamp: requirements-dev.lock
 	@touch $@
 
 # The wheel is what people install, so the wheel is what is tested, in an environment that never saw the sources.
+# TESTED_WHEEL has no WALBATCH_ before it: a variable that is no setting would be refused as a misspelt one.
 test: lint wheel build/venv/.stamp
 	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/dist/*.whl
 	build/venv/bin/python -m pip check
 	rm -rf $(RUN) && mkdir -p $(RUN)
 	cp -R $(TEST_FILES) $(RUN)/
-	cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" WALBATCH_WHEEL="$$(ls $(CURDIR)/build/dist/*.whl)" \
+	cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" TESTED_WHEEL="$$(ls $(CURDIR)/build/dist/*.whl)" \
 		../venv/bin/pytest -n 2 --dist worksteal $(TEST_FLAGS)
 
 clean:

@@ -10,7 +10,8 @@ from .options import DataDir, local_settings
 
 
 def migrate(
-    data_dir: DataDir = None, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is pending.")] = False
+    data_dir: DataDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is pending.")] = False,
 ) -> None:
     """Update the database's schema; `walbatch serve` does the same when it starts. A copy is kept beside it."""
     from walbatch.wal import driver, recovery
@@ -26,7 +27,11 @@ def migrate(
         connection = driver.open_writer(database)
         try:
             before = schema.schema_version(connection)
-            steps = [number for number, _ in schema.pending(connection)] if dry_run else schema.migrate(connection, database)
+            steps = (
+                [number for number, _ in schema.pending(connection)]
+                if dry_run
+                else schema.migrate(connection, database)
+            )
         finally:
             connection.close()
     if not steps:

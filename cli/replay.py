@@ -38,7 +38,7 @@ class _Log(Protocol):
     def replay(self, selection: Selection) -> Iterator[int]: ...
 
 
-def replay(  # noqa: PLR0917  typer passes them by name
+def replay(
     data_dir: DataDir = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Accepted at or after: 2h (ago), 2026-11-23, or RFC 3339.")
@@ -72,9 +72,10 @@ def replay(  # noqa: PLR0917  typer passes them by name
         typer.echo(_describe(plan), err=True)
         done = 0
         if not dry_run and plan.count and _confirmed(plan, yes=yes):
-            for done in _progress(log.replay(replace(selection, through=plan.through)), plan.count):  # noqa: B007
-                pass
-            typer.echo(f"{done} records are in the log again and will be sent; follow them with `walbatch stats`", err=True)
+            done = _follow(log.replay(replace(selection, through=plan.through)), plan.count)
+            typer.echo(
+                f"{done} records are in the log again and will be sent; follow them with `walbatch stats`", err=True
+            )
     if as_json:
         typer.echo(json.dumps({"plan": asdict(plan), "replayed": done}))
     elif dry_run:
@@ -113,17 +114,19 @@ def _confirmed(plan: Plan, *, yes: bool) -> bool:
     return typer.confirm(f"Send {plan.count} records again?", err=True)
 
 
-def _progress(counts: Iterator[int], total: int) -> Iterator[int]:
-    """Pass the counts on, with a bar on stderr if that is a terminal."""
+def _follow(counts: Iterator[int], total: int) -> int:
+    """Wait for a replay to end, with a bar on stderr if that is a terminal, and return how far it came."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
+    done = 0
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("replaying", total=total)
-        for done in counts:
+        for count in counts:
+            done = count
             progress.update(task, completed=done)
-            yield done
+    return done
 
 
 @contextmanager
@@ -175,7 +178,7 @@ class _OwnLog:
         from walbatch.replay import replay as replay_pages
 
         pages = replay_pages(self._log, self._destination, selection, SystemClock())
-        while (done := self._runner.run(anext(pages, None))) is not None:  # type: ignore[arg-type]
+        while (done := self._runner.run(anext(pages, None))) is not None:
             yield done
 
 

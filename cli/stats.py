@@ -89,7 +89,8 @@ def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:
     if destination["state"] == "ok":
         return f"Delivering to {destination['name']}. {pending}."
     next_try = f"next try in {format_duration(round(destination['retry_in_s'] or 0))}"
-    return f"{destination['name']} is {destination['state']}: {destination['last_error']}; {next_try}. {pending}, nothing is lost."
+    trouble = f"{destination['name']} is {destination['state']}: {destination['last_error']}"
+    return f"{trouble}; {next_try}. {pending}, nothing is lost."
 
 
 def _footer(document: dict[str, Any]) -> str:

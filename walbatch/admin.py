@@ -10,28 +10,26 @@ The token keeps out whoever cannot read the data directory, and with it every pa
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-import uvicorn
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from walbatch import replay, stats
+from walbatch import http_server, replay, stats
 from walbatch.clock import Clock
 from walbatch.errors import ConfigurationError, WalbatchError
+from walbatch.http_server import AsgiApp
 from walbatch.wal.selection import Selection
 from walbatch.wal.sqlite import SqliteLog
 
@@ -144,37 +142,13 @@ def listen(address: str) -> socket.socket:
         ConfigurationError: the address is taken, or is not this machine's.
     """
     host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=family)
+        return http_server.listen(host, int(port))
     except OSError as error:
         raise ConfigurationError(f"WALBATCH_ADMIN_LISTEN: cannot listen on {address}: {error.strerror}") from error
 
 
-@asynccontextmanager
-async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve on a bound socket for as long as the context lasts."""
-    server = _Server(uvicorn.Config(_check_host(app, listener), lifespan="off", log_config=None, access_log=False))
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="admin")
-    try:
-        yield
-    finally:
-        server.should_exit = server.force_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its handling of signals: ours stops the whole program, in order."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-_App = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-def _check_host(app: _App, listener: socket.socket) -> _App:
+def check_host(app: AsgiApp, listener: socket.socket) -> AsgiApp:
     """Refuse requests for other hosts, unless the port was opened to the network on purpose."""
     if not listener.getsockname()[0].startswith(("127.", "::1")):
         return app

@@ -181,7 +181,7 @@ def new_event_id() -> str:
 
 
 def insert_id(event_id: str) -> str:
-    """Return the `$insert_id` for an id: the id itself where Mixpanel takes it, else the first 36 hex of its SHA-256."""
+    """Return the `$insert_id` for an id: the id itself if Mixpanel takes it, else 36 hex digits of its SHA-256."""
     if _INSERT_ID.fullmatch(event_id) and event_id.lower() not in BAD_IDS:
         return event_id
     return _digest(event_id.encode())
@@ -207,7 +207,9 @@ def check_id(value: str, field: str, *, required: bool = False) -> None:
     """Refuse an id that Mixpanel refuses. The empty string stands for "nobody" where it is not required."""
     check_text(value, field, required=required)
     if value.lower() in BAD_IDS:
-        raise InvalidRecord(field, "BAD_ID", f"{value!r} stands for no one in particular; send a real id, or leave it empty")
+        raise InvalidRecord(
+            field, "BAD_ID", f"{value!r} stands for no one in particular; send a real id, or leave it empty"
+        )
 
 
 def check_time(time_ms: int | None, now_ms: int) -> int:
@@ -215,7 +217,9 @@ def check_time(time_ms: int | None, now_ms: int) -> int:
     if time_ms is None:
         return now_ms
     if time_ms < EARLIEST_MS:
-        raise InvalidRecord("event.event_time", "TOO_EARLY", "is before 1971-01-01; is it in seconds instead of milliseconds?")
+        raise InvalidRecord(
+            "event.event_time", "TOO_EARLY", "is before 1971-01-01; is it in seconds instead of milliseconds?"
+        )
     if time_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidRecord("event.event_time", "IN_THE_FUTURE", "is more than an hour ahead; check the sender's clock")
     return min(time_ms, now_ms)
@@ -229,7 +233,9 @@ def check_properties(properties: Mapping[str, Any], field: str, limit: int) -> N
         if key in RESERVED:
             raise InvalidRecord(f"{field}.{key}", "RESERVED", "is set by walbatch; use the record's own fields")
         if not key or len(key) > MAX_NAME:
-            raise InvalidRecord(field, "BAD_NAME", f"has a property name of {len(key)} characters; 1 to {MAX_NAME} are kept")
+            raise InvalidRecord(
+                field, "BAD_NAME", f"has a property name of {len(key)} characters; 1 to {MAX_NAME} are kept"
+            )
         if type(value) in (dict, list):
             _check_nested(value, f"{field}.{key}", MAX_DEPTH)
 
@@ -250,7 +256,9 @@ def _serialise(record: Mapping[str, Any], field: str) -> str:
     except (TypeError, ValueError) as error:
         raise InvalidRecord(field, "NOT_JSON", f"cannot be written as JSON: {error}") from error
     if len(payload) >= MAX_RECORD_BYTES:
-        raise InvalidRecord(field, "TOO_LARGE", f"makes a record of {len(payload)} bytes; it must stay under {MAX_RECORD_BYTES}")
+        raise InvalidRecord(
+            field, "TOO_LARGE", f"makes a record of {len(payload)} bytes; it must stay under {MAX_RECORD_BYTES}"
+        )
     return payload.decode()
 
 

@@ -39,6 +39,7 @@ class Flusher:
         event_log: EventLog,
         sink: Sink,
         destination: str,
+        *,
         breaker: Breaker,
         clock: Clock,
         policy: BatchPolicy,
@@ -185,15 +186,23 @@ class Flusher:
         after = self._breaker.condition
         if after.state is not before:
             tell = log.info if after.state is State.OK else log.warning
-            tell("flusher.destination_changed", destination=self._destination, was=before, state=after.state, error=after.last_error)
+            tell(
+                "flusher.destination_changed",
+                destination=self._destination,
+                was=before,
+                state=after.state,
+                error=after.last_error,
+            )
         return note
 
     async def _settle(self, settlement: Settlement) -> None:
         while True:
             try:
-                return await self._log.settle(settlement)
+                await self._log.settle(settlement)
             except LogClosed:
                 return  # the batch is pending at the next start, and is sent again
             except Unavailable as error:
                 log.warning("flusher.settle_failed", destination=self._destination, error=str(error))
                 await self._clock.wait(self._never, SETTLE_AGAIN_S)
+            else:
+                return

@@ -145,7 +145,9 @@ class IngestService(AnalyticsServiceServicer):
         """Return the valid records of a request, and why the others are refused."""
         if len(request.records) > MAX_RECORDS or request.ByteSize() > MAX_REQUEST_BYTES:
             limits = f"{MAX_RECORDS} records and {MAX_REQUEST_BYTES} bytes"
-            raise InvalidRecord("records", "BATCH_TOO_LARGE", f"is more than one request may carry ({limits}); split it")
+            raise InvalidRecord(
+                "records", "BATCH_TOO_LARGE", f"is more than one request may carry ({limits}); split it"
+            )
         now_ms = self._clock.wall_ms()
         records: list[Record] = []
         rejections: list[pb.Rejection] = []
@@ -174,7 +176,9 @@ def _check_order(requests: Sequence[pb.IngestStreamRequest], last: int) -> int:
     for request in requests:
         if request.sequence <= last:
             raise InvalidRecord(
-                "sequence", "OUT_OF_ORDER", f"is {request.sequence} after {last}; number the requests of a stream from 1 up"
+                "sequence",
+                "OUT_OF_ORDER",
+                f"is {request.sequence} after {last}; number the requests of a stream from 1 up",
             )
         last = request.sequence
     return last

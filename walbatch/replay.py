@@ -36,7 +36,9 @@ async def replay(log: SqliteLog, destination: str, selection: Selection, clock: 
     left = selection.limit
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
-        page = await log.read(wal_selection.page, destination, selection, after, size, clock.wall_ms())
+        page = await log.read(
+            wal_selection.page, destination, selection, after=after, limit=size, now_ms=clock.wall_ms()
+        )
         if not page:
             return
         await log.append(page)

@@ -1,9 +1,9 @@
 """From our exceptions to gRPC statuses with google.rpc details, one mapping for all calls.
 
-    InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
-    BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
-    any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
-    anything else            INTERNAL             ErrorInfo                 the server is about to stop
+InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
+BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
+any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
+anything else            INTERNAL             ErrorInfo                 the server is about to stop
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from walbatch import admin
+from walbatch import admin, http_server
 from walbatch.batching import BatchPolicy
 from walbatch.clock import SystemClock
 from walbatch.errors import ConfigurationError
@@ -57,7 +57,7 @@ FLUSH_SHARE = 0.8
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 
-_GRPC_OPTIONS = [
+GRPC_OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # by default a second server shares the port without a word
     ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
     ("grpc.max_metadata_size", 8192),
@@ -153,10 +153,10 @@ async def _flusher(settings: Settings, event_log: SqliteLog, sink: Sink, clock: 
         event_log,
         sink,
         settings.destination,
-        Breaker(backoff, clock, random.random, stored),
-        clock,
-        BatchPolicy(size=settings.batch_size, max_age_s=settings.flush_interval, max_size=settings.batch_max),
-        settings.max_in_flight,
+        breaker=Breaker(backoff, clock, random.random, stored),
+        clock=clock,
+        policy=BatchPolicy(size=settings.batch_size, max_age_s=settings.flush_interval, max_size=settings.batch_max),
+        max_in_flight=settings.max_in_flight,
     )
 
 
@@ -244,7 +244,7 @@ class Servers:
 async def _servers(
     settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock
 ) -> AsyncIterator[Servers]:
-    server = grpc.aio.server(options=_GRPC_OPTIONS)
+    server = grpc.aio.server(options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
     servers = Servers(server, status)
     add_AnalyticsServiceServicer_to_server(ingest, server)
@@ -256,7 +256,7 @@ async def _servers(
         servers.admin_address = _address(settings.admin_listen, listener.getsockname()[1])
         token = admin.write_token(settings.data_dir)
         app = admin.Admin(event_log, settings.destination, clock, lambda: servers.ready, token).app
-        async with admin.serve(app, listener):
+        async with http_server.serve(admin.check_host(app, listener), listener):
             try:
                 await servers.start()
                 yield servers

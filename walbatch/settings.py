@@ -116,21 +116,21 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, hide_input_in_errors=True, frozen=True, extra="forbid")
 
     data_dir: Path = Field(
-        Path("walbatch-data"),
+        default=Path("walbatch-data"),
         description="Directory of the log: made if missing, on a local disk, for one server at a time.",
     )
     max_backlog_bytes: Size = Field(
-        20 * _GIB,
+        default=20 * _GIB,
         ge=_MIB,
         description="Size of the records that may be waiting; beyond it new ones are refused until some are sent.",
     )
     min_free_disk: Size = Field(
-        256 * _MIB,
+        default=256 * _MIB,
         ge=0,
         description="Free space of the disk below which new records are refused; delivery goes on. 0 switches it off.",
     )
     retention: Duration = Field(
-        7 * _DAY,
+        default=7 * _DAY,
         ge=1.0,
         le=3650 * _DAY,
         description="How long sent records are kept, for inspection and replay. Records not yet sent are always kept.",
@@ -141,68 +141,78 @@ class Settings(BaseSettings):
     )
 
     grpc_listen: Annotated[str, AfterValidator(_listen)] = Field(
-        "127.0.0.1:50051",
+        default="127.0.0.1:50051",
         description="Where applications send to: HOST:PORT, [::1]:PORT or unix:/path. Port 0 takes any free one.",
     )
     grpc_reflection: bool = Field(
         default=True, description="Whether tools such as grpcurl may ask which calls there are: true or false."
     )
     admin_listen: Annotated[str, AfterValidator(_host_port)] = Field(
-        "127.0.0.1:9095",
-        description="Where health, metrics and the commands are answered over HTTP, without a password: HOST:PORT.",
+        default="127.0.0.1:9095",
+        description="Where health, metrics and the commands are answered over HTTP: HOST:PORT.",
     )
 
     destination: Destination = Field(
-        "mixpanel", description="Where records go. stdout prints each one and needs no credential."
+        default="mixpanel", description="Where records go. stdout prints each one and needs no credential."
     )
     mixpanel_token: Secret | None = Field(
-        None, description="The project's token: events can, and profile updates must, be sent with it."
+        default=None, description="The project's token: events can, and profile updates must, be sent with it."
     )
     mixpanel_service_account: str | None = Field(
-        None, description="Name of a service account, to send events with in place of the token."
+        default=None, description="Name of a service account, to send events with in place of the token."
     )
-    mixpanel_service_secret: Secret | None = Field(None, description="The service account's secret.")
+    mixpanel_service_secret: Secret | None = Field(default=None, description="The service account's secret.")
     mixpanel_project_id: int | None = Field(
-        None, ge=1, description="Number of the project, which goes with the service account."
+        default=None, ge=1, description="Number of the project, which goes with the service account."
     )
-    mixpanel_region: Region = Field("us", description="Where the project's data lives, chosen when it was created.")
+    mixpanel_region: Region = Field(
+        default="us", description="Where the project's data lives, chosen when it was created."
+    )
     mixpanel_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
-        None, description="Another address in place of the region's: https, or http on this machine."
+        default=None, description="Another address in place of the region's: https, or http on this machine."
     )
     mixpanel_timeout: Duration = Field(
-        30.0, ge=0.01, le=600.0, description="Time for one whole request, from connecting to the end of the answer."
+        default=30.0,
+        ge=0.01,
+        le=600.0,
+        description="Time for one whole request, from connecting to the end of the answer.",
     )
 
-    batch_size: int = Field(50, ge=1, le=2000, description="Number of waiting records that makes a batch due.")
+    batch_size: int = Field(default=50, ge=1, le=2000, description="Number of waiting records that makes a batch due.")
     flush_interval: Duration = Field(
-        10.0, ge=0.01, le=_DAY, description="Time after which the oldest waiting record makes a smaller batch due."
+        default=10.0,
+        ge=0.01,
+        le=_DAY,
+        description="Time after which the oldest waiting record makes a smaller batch due.",
     )
     batch_max: int = Field(
-        2000, ge=1, le=2000, description="Number of records to which a batch may grow when delivery is behind."
+        default=2000, ge=1, le=2000, description="Number of records to which a batch may grow when delivery is behind."
     )
-    max_in_flight: int = Field(10, ge=1, le=20, description="Number of requests with events under way at once.")
+    max_in_flight: int = Field(default=10, ge=1, le=20, description="Number of requests with events under way at once.")
     retry_attempts: int = Field(
-        5,
+        default=5,
         ge=1,
         le=60,
         description="Number of failures in a row, each with twice the wait, until one batch probes now and then.",
     )
-    retry_base: Duration = Field(1.0, ge=0.01, le=_HOUR, description="Wait after the first failure.")
+    retry_base: Duration = Field(default=1.0, ge=0.01, le=_HOUR, description="Wait after the first failure.")
     retry_max: Duration = Field(
-        60.0,
+        default=60.0,
         ge=0.01,
         le=_HOUR,
         description="Longest wait between two probes. Retrying never ends, and never loses a record.",
     )
     shutdown_grace: Duration = Field(
-        25.0,
+        default=25.0,
         ge=2.0,
         le=_HOUR,
         description="Time to finish at a stop signal; keep it below the service manager's. What is left stays stored.",
     )
 
-    log_format: LogFormat = Field("auto", description="auto writes text to a terminal and JSON to anything else.")
-    log_level: LogLevel = Field("info", description="The least serious messages that are still written.")
+    log_format: LogFormat = Field(
+        default="auto", description="auto writes text to a terminal and JSON to anything else."
+    )
+    log_level: LogLevel = Field(default="info", description="The least serious messages that are still written.")
 
     @classmethod
     def settings_customise_sources(

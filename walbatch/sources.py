@@ -20,6 +20,10 @@ from dotenv.parser import Binding, parse_stream
 PREFIX = "WALBATCH_"
 """What the name of every environment variable of ours begins with."""
 
+FORBIDDEN_MODE = 0o027
+"""Permissions that a file with a secret must not give: anything to everyone, and writing to the group. The group may
+read it, since that is how Kubernetes and systemd hand a secret to a process that is not root."""
+
 MAX_SECRET_BYTES = 4096
 """A longer file is no credential but something else by mistake."""
 
@@ -151,7 +155,7 @@ def _read_secret(path: str) -> str:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise ValueError("is not a regular file; name a file that holds the secret and nothing else")
-        if mode & 0o077:
+        if mode & FORBIDDEN_MODE:
             found = stat.S_IMODE(mode)
             raise ValueError(
                 f"others may read the file (mode {found:04o}); make that 0400, with chmod or where it is mounted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ DATABASE_ENGINE = "sqlite"
 def document(
     backlog: Backlog, *, now_ms: int, durability: str, database_bytes: int, wal_bytes: int, serving: bool
 ) -> dict[str, Any]:
-    """Return the statistics as JSON-ready values. Totals are over all lanes; `retry_at` is in milliseconds since 1970, ages are in seconds.
+    """Return the statistics as JSON-ready values. Totals are over all lanes; ages are in seconds, times RFC 3339.
 
     accepted = pending + sent + purged + dead + resolved, for each lane.
     """
@@ -43,7 +44,7 @@ def _destination(destination: DestinationBacklog, now_ms: int) -> dict[str, Any]
         "name": destination.name,
         "state": condition.state.value,
         "failures": condition.failures,
-        "retry_at": condition.retry_at_ms,
+        "retry_at": None if condition.retry_at_ms is None else rfc3339(condition.retry_at_ms),
         "retry_in_s": retry_in_s,
         "last_error": condition.last_error,
         "lanes": [
@@ -54,6 +55,11 @@ def _destination(destination: DestinationBacklog, now_ms: int) -> dict[str, Any]
             for lane in destination.lanes
         ],
     }
+
+
+def rfc3339(ms: int) -> str:
+    """Return a moment in UTC, to the millisecond."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_backlog(database: Path) -> Backlog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
@@ -74,9 +75,7 @@ def identify(message: pb.IdentifyUserRequest, now_ms: int) -> list[Record]:
         )
         if not message.anonymous_id:
             return [update]
-        link = rules.identity_link(
-            identified_id=message.user_id, anonymous_id=message.anonymous_id, now_ms=now_ms
-        )
+        link = rules.identity_link(identified_id=message.user_id, anonymous_id=message.anonymous_id, now_ms=now_ms)
     except InvalidRecord as error:
         raise InvalidRecord(_identify_field(error.field), error.reason, error.description) from error
     return [update, link]
@@ -116,9 +115,11 @@ def _parse(text: str, field: str) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         # The error's own text can quote the document, which may hold personal data: say only where it is.
         where = f"line {error.lineno} column {error.colno}"
-        raise InvalidRecord(field, "NOT_JSON", f"is not valid JSON at {where} (NaN and Infinity are not JSON)") from None
+        raise InvalidRecord(
+            field, "NOT_JSON", f"is not valid JSON at {where} (NaN and Infinity are not JSON)"
+        ) from None
     if not isinstance(value, dict):
-        raise InvalidRecord(field, "NOT_AN_OBJECT", "must be one JSON object, such as {\"plan\": \"pro\"}")
+        raise InvalidRecord(field, "NOT_AN_OBJECT", 'must be one JSON object, such as {"plan": "pro"}')
     return value
 
 
@@ -133,7 +134,7 @@ def _value(value: Value, field: str, levels: int) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            if number != number or number in (float("inf"), float("-inf")):
+            if not math.isfinite(number):
                 raise InvalidRecord(field, "NOT_JSON", "has a number that JSON cannot hold (NaN or Infinity)")
             return int(number) if number.is_integer() and abs(number) <= 2**53 else number
         case "string_value":

@@ -97,10 +97,14 @@ async def test_a_repeated_id_is_stored_once(log: EventLog, clock: FakeClock) -> 
     [{"name": "other"}, {"distinct_id": "u2"}, {"time_ms": 1_600_000_000_000}],
     ids=["another name", "another user", "another time"],
 )
-async def test_the_same_id_for_something_else_is_kept(log: EventLog, clock: FakeClock, other: dict[str, object]) -> None:
+async def test_the_same_id_for_something_else_is_kept(
+    log: EventLog, clock: FakeClock, other: dict[str, object]
+) -> None:
     """An id that is used again for another event never hides that event."""
     await log.append([event("e", clock)])
-    (second,) = await log.append([event(str(other.get("name", "e")), clock, event_id="e", **{k: v for k, v in other.items() if k != "name"})])
+    (second,) = await log.append(
+        [event(str(other.get("name", "e")), clock, event_id="e", **{k: v for k, v in other.items() if k != "name"})]
+    )
     assert not second.duplicate
     assert (await lane_of(log, EVENTS)).accepted == 2
 

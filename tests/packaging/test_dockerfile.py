@@ -141,9 +141,9 @@ def test_the_steps_work(tmp_path: Path) -> None:
 
 def build_context(tmp_path: Path) -> Path:
     """Return the sources that the image is built from: those that the tested wheel was made from, or the checkout."""
-    if "WALBATCH_WHEEL" not in os.environ:
+    if "TESTED_WHEEL" not in os.environ:
         return ROOT
-    (archive,) = Path(os.environ["WALBATCH_WHEEL"]).parent.glob("walbatch-*.tar.gz")
+    (archive,) = Path(os.environ["TESTED_WHEEL"]).parent.glob("walbatch-*.tar.gz")
     with tarfile.open(archive) as sdist:
         sdist.extractall(tmp_path / "sdist", filter="data")
     (context,) = (tmp_path / "sdist").iterdir()

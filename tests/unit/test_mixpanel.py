@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -199,11 +200,11 @@ IMPORTS = {
         reply(413, {"code": 413, "error": "request exceeds max limit of 2097152 bytes"}),
         Split(413, "request exceeds max limit of 2097152 bytes", 2_097_152),
     ),
-    "413 html": (html(413), Split(413, "Request Entity Too Large")),
+    "413 html": (html(413), Split(413, HTTPStatus(413).phrase)),
     "413 with no limit at all": (reply(413, {"error": "max limit of 0 bytes"}), Split(413, "max limit of 0 bytes")),
     "415": (reply(415, {"error": "unsupported"}), Split(415, "unsupported")),
     "422": (reply(422, {"error": "unprocessable"}), Split(422, "unprocessable")),
-    "422 html": (html(422), Hold("422 Unprocessable Entity, but not in Mixpanel's words")),
+    "422 html": (html(422), Hold(f"422 {HTTPStatus(422).phrase}, but not in Mixpanel's words")),
     "401": (
         reply(401, {"code": 401, "error": "Invalid credentials"}),
         Pause(f"401 Unauthorized, {CREDENTIALS}: Invalid credentials"),

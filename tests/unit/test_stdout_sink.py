@@ -47,7 +47,7 @@ async def test_a_reader_that_has_gone_holds() -> None:
     """A broken pipe keeps the records; it is no verdict on them."""
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "wb", buffering=0) as stream:  # noqa: PTH123: it is a descriptor
+    with io.FileIO(writer, "w") as stream:
         async with StdoutSink(stream) as sink:
             assert await sink.send(Kind.EVENT, [EVENT]) == Hold("cannot write to the output: Broken pipe")
 

@@ -20,7 +20,8 @@ TIMEOUT_S = 30.0
 """The whole of one request, from building it to the last byte of the answer."""
 
 CONNECT_TIMEOUT_S = 10.0
-"""A host that drops packets is told from one that answers slowly."""
+"""For the connection, and again for TLS. Within `TIMEOUT_S`, so that a host that drops packets is told from one that
+answers slowly, and because httpcore forgets the socket of a handshake that is cancelled from outside."""
 
 KEEPALIVE_S = 30.0
 """Longer than the interval between batches at rest, so that they share a connection."""
@@ -60,7 +61,7 @@ class HttpSink:
                 max_keepalive_connections=self._max_connections,
                 keepalive_expiry=KEEPALIVE_S,
             ),
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # `send` limits the rest as a whole
+            timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT_S, self._timeout_s / 3)),  # the rest: see `send`
             verify=True,
             http1=True,
             http2=False,

@@ -23,9 +23,7 @@ class StdoutSink:
 
     def __init__(self, stream: Any = None) -> None:
         """Write to a text or binary stream; without one, to standard output."""
-        stream = sys.stdout if stream is None else stream
-        # Under a text stream lie the bytes: payloads are UTF-8, whatever the locale says.
-        self._stream = getattr(stream, "buffer", stream)
+        self._stream = sys.stdout if stream is None else stream
         self._writing = threading.Lock()
 
     async def __aenter__(self) -> Self:
@@ -47,17 +45,21 @@ class StdoutSink:
         return Settled([DELIVERED] * len(payloads), "written")
 
     def _write(self, lines: str) -> None:
+        # Under a text stream lie the bytes: payloads are UTF-8, whatever the locale says.
+        stream = getattr(self._stream, "buffer", self._stream)
         with self._writing:
-            if isinstance(self._stream, io.TextIOBase):
-                self._stream.write(lines)
+            if isinstance(stream, io.TextIOBase):
+                stream.write(lines)
             else:
-                self._write_bytes(memoryview(lines.encode()))
-            self._stream.flush()
+                _write_all(stream, lines.encode())
+            stream.flush()
 
-    def _write_bytes(self, rest: memoryview) -> None:
-        # An unbuffered stream, which PYTHONUNBUFFERED makes of standard output, may take a part only.
-        while rest:
-            written = self._stream.write(rest)
-            if written is None:
-                raise BlockingIOError(errno.EAGAIN, "its reader is behind")
-            rest = rest[written:]
+
+def _write_all(stream: Any, data: bytes) -> None:
+    """Write to a stream that may take a part only, as standard output does under PYTHONUNBUFFERED."""
+    rest = memoryview(data)
+    while rest:
+        written = stream.write(rest)
+        if written is None:
+            raise BlockingIOError(errno.EAGAIN, "its reader is behind")
+        rest = rest[written:]

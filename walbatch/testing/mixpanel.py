@@ -15,20 +15,19 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from walbatch import http_server
 from walbatch.clock import Clock, SystemClock
 from walbatch.sinks.mixpanel import Reply
 from walbatch.testing.exchange import (
@@ -195,47 +194,15 @@ class FakeMixpanel:
         return bool(self.token) and basic.partition(":")[0] == self.token
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that leaves signals alone, and tells when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
 @contextlib.asynccontextmanager
 async def serve_fake(fake: FakeMixpanel, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Serve a fake on a real socket in this event loop, and yield its base URL. Port 0 takes any free one.
 
     Raises: OSError if the address cannot be had.
     """
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    server = _Server(
-        uvicorn.Config(
-            fake.app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        await server.listening.wait()
+    listener = http_server.listen(host, port)
+    async with http_server.serve(fake.app, listener):
         yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 def _without(records: Sequence[Received], problems: Sequence[str | None]) -> list[Received]:

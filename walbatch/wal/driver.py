@@ -70,8 +70,8 @@ def check_version(*, allow_affected: bool) -> None:
     """
     if is_affected(SQLITE_VERSION) and not allow_affected:
         raise AffectedSqlite(
-            f"SQLite {SQLITE_VERSION} can lose committed rows (WAL-reset bug, fixed in 3.51.3). Install pysqlite3 >= 0.6.1"
-            " from its wheel, or accept the risk with WALBATCH_ALLOW_AFFECTED_SQLITE=true"
+            f"SQLite {SQLITE_VERSION} can lose committed rows (WAL-reset bug, fixed in 3.51.3). Install pysqlite3"
+            " >= 0.6.1 from its wheel, or accept the risk with WALBATCH_ALLOW_AFFECTED_SQLITE=true"
         )
 
 
@@ -95,7 +95,7 @@ def open_reader(path: Path) -> Connection:
 
 
 def _open(uri: str) -> Connection:
-    # Transactions are begun by hand, and the connection is made in one thread and used in another, never in two at once.
+    # Transactions are begun by hand. A connection is made in one thread and used in another, never in two at once.
     connection: Connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     return connection
 

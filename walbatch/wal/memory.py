@@ -115,7 +115,9 @@ class MemoryLog:
             accepted=len(self._records),
             pending_bytes=max(owed),
             destinations=[
-                DestinationBacklog(name, condition, [self._lane(lane) for lane in self._status if lane.destination == name])
+                DestinationBacklog(
+                    name, condition, [self._lane(lane) for lane in self._status if lane.destination == name]
+                )
                 for name, condition in self._conditions.items()
             ],
         )

@@ -40,7 +40,8 @@ class Ownership:
             os.close(self._descriptor)
             pid = owner(self._directory).get("pid", "unknown")
             raise LogLocked(
-                f"{self._directory} is in use by the process with pid {pid}. Stop it first, or use another data directory"
+                f"{self._directory} is in use by the process with pid {pid};"
+                " stop that one first, or use another data directory"
             ) from None
         self.announce()
         return self

@@ -1,9 +1,9 @@
 """What happens to the files before the log is opened: the order matters, and is tested.
 
-    1. the database is made, readable by its owner only         SQLite gives -wal and -shm the same mode
-    2. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
-    3. a read-only look: ours? not newer? sound?                so that a refusal changes nothing
-    4. only then the writer opens it, migrates, and checkpoints
+1. the database is made, readable by its owner only         SQLite gives -wal and -shm the same mode
+2. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
+3. a read-only look: ours? not newer? sound?                so that a refusal changes nothing
+4. only then the writer opens it, migrates, and checkpoints
 """
 
 from __future__ import annotations

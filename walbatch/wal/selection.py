@@ -51,22 +51,22 @@ def plan(connection: Connection, destination: str, selection: Selection) -> Plan
         through = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
     where, values = _where(destination, selection, through)
     row = connection.execute(
-        "SELECT count(*), total(status <> 'dead'), total(status = 'dead'), min(received_at_ms), max(received_at_ms) FROM"
-        f" (SELECT status, received_at_ms FROM record_status s WHERE {where} ORDER BY seq LIMIT ?)",
+        "SELECT count(*), total(status <> 'dead'), total(status = 'dead'), min(received_at_ms), max(received_at_ms)"
+        f" FROM (SELECT status, received_at_ms FROM record_status s WHERE {where} ORDER BY seq LIMIT ?)",
         (*values, -1 if selection.limit is None else selection.limit),
     ).fetchone()
     return Plan(row[0], int(row[1]), int(row[2]), row[3], row[4], through)
 
 
 def page(
-    connection: Connection, destination: str, selection: Selection, after: int, limit: int, now_ms: int
+    connection: Connection, destination: str, selection: Selection, *, after: int, limit: int, now_ms: int
 ) -> list[Record]:
     """Return the next records of a selection, oldest first, ready to be appended again."""
     assert selection.through is not None  # noqa: S101  the plan's
     where, values = _where(destination, selection, selection.through)
     rows = connection.execute(
-        "SELECT s.seq, s.kind, s.event_id, s.event, s.distinct_id, e.payload FROM record_status s JOIN events e USING (seq)"
-        f" WHERE {where} AND s.seq > ? ORDER BY s.seq LIMIT ?",
+        "SELECT s.seq, s.kind, s.event_id, s.event, s.distinct_id, e.payload"
+        f" FROM record_status s JOIN events e USING (seq) WHERE {where} AND s.seq > ? ORDER BY s.seq LIMIT ?",
         (*values, after, limit),
     ).fetchall()
     return [_copy(row, now_ms) for row in rows]

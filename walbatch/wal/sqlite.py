@@ -27,6 +27,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -93,7 +94,7 @@ class SqliteLog:
         destinations: Sequence[str],
         clock: Clock,
         *,
-        limits: Limits = Limits(),  # noqa: B008  frozen
+        limits: Limits = Limits(),
         allow_affected_sqlite: bool = False,
         recent_window: int = WINDOW,
     ) -> None:
@@ -211,9 +212,9 @@ class SqliteLog:
         """See `EventLog.backlog`."""
         return await _run(self._reader, store.backlog, self._states)
 
-    async def read(self, query: Callable[..., T], *args: Any) -> T:
+    async def read(self, query: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it."""
-        return await _run(self._questions, query, *args)
+        return await _run(self._questions, partial(query, **kwargs), *args)
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the database and of its write-ahead log."""

@@ -40,7 +40,8 @@ def append(connection: Connection, records: Sequence[Record]) -> list[Offset]:
         sizes = [byte_length(r.payload) for r in records if r.kind is kind]
         if sizes:
             connection.execute(
-                "UPDATE accepted SET count = count + ?, bytes = bytes + ? WHERE kind = ?", (len(sizes), sum(sizes), kind.value)
+                "UPDATE accepted SET count = count + ?, bytes = bytes + ? WHERE kind = ?",
+                (len(sizes), sum(sizes), kind.value),
             )
     replayed = [r.replay_of for r in records if r.replay_of is not None]
     if replayed:
@@ -106,9 +107,9 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
     )
     condition = settlement.condition
     connection.execute(
-        "INSERT INTO destinations (name, state, failures, retry_at_ms, last_error) VALUES (?,?,?,?,?) ON CONFLICT (name) DO"
-        " UPDATE SET state = excluded.state, failures = excluded.failures, retry_at_ms = excluded.retry_at_ms,"
-        " last_error = excluded.last_error",
+        "INSERT INTO destinations (name, state, failures, retry_at_ms, last_error) VALUES (?,?,?,?,?)"
+        " ON CONFLICT (name) DO UPDATE SET state = excluded.state, failures = excluded.failures,"
+        " retry_at_ms = excluded.retry_at_ms, last_error = excluded.last_error",
         (lane.destination, condition.state, condition.failures, condition.retry_at_ms, condition.last_error),
     )
 
@@ -120,15 +121,19 @@ def _settle_run(connection: Connection, lane: Lane, settlement: Settlement, run:
     connection.execute(
         "INSERT INTO deliveries (destination, kind, first_seq, last_seq, sent, dead, bytes, note, started_at_ms,"
         " finished_at_ms) VALUES (?,?,?,?,?,?,?,?,?,?)",
-        (lane.destination, lane.kind.value, *run.span, sent, dead, size, settlement.note)
-        + (settlement.started_at_ms, settlement.finished_at_ms),
+        (
+            *(lane.destination, lane.kind.value, *run.span, sent, dead, size),
+            *(settlement.note, settlement.started_at_ms, settlement.finished_at_ms),
+        ),
     )
     for entry, outcome in zip(run.entries, run.outcomes, strict=True):
         if isinstance(outcome, Rejected):
             connection.execute(
                 "INSERT INTO dead_letters (destination, seq, kind, code, field, reason, at_ms) VALUES (?,?,?,?,?,?,?)",
-                (lane.destination, entry.offset, lane.kind.value, outcome.code, outcome.field, outcome.reason)
-                + (settlement.finished_at_ms,),
+                (
+                    *(lane.destination, entry.offset, lane.kind.value),
+                    *(outcome.code, outcome.field, outcome.reason, settlement.finished_at_ms),
+                ),
             )
     connection.execute(
         "UPDATE cursors SET sent = sent + ?, dead = dead + ?, settled_bytes = settled_bytes + ?"
@@ -208,7 +213,11 @@ def backlog(connection: Connection, states: dict[Lane, LaneState]) -> Backlog:
             DestinationBacklog(
                 name,
                 condition_of(connection, name),
-                [_lane_backlog(connection, lane, counts[lane], s) for lane, s in states.items() if lane.destination == name],
+                [
+                    _lane_backlog(connection, lane, counts[lane], s)
+                    for lane, s in states.items()
+                    if lane.destination == name
+                ],
             )
             for name in names
         ]
@@ -277,8 +286,8 @@ def _count_purged(connection: Connection, kind: Kind, seqs: Sequence[int]) -> No
         "SELECT destination, settled_through FROM cursors WHERE kind = ?", (kind.value,)
     ).fetchall():
         resolved = connection.execute(
-            "DELETE FROM dead_letters WHERE destination = ? AND kind = ? AND seq BETWEEN ? AND ? AND resolution IS NOT NULL"
-            " AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
+            "DELETE FROM dead_letters WHERE destination = ? AND kind = ? AND seq BETWEEN ? AND ?"
+            " AND resolution IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
             (destination, kind.value, seqs[0], seqs[-1]),
         ).rowcount
         sent = sum(seq <= through for seq in seqs) - resolved

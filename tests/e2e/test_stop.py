@@ -1,0 +1,87 @@
+"""How the server ends: by a signal, in order and in time, without losing anything."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from programs import eventually, grown, site
+from total_queue import judge
+
+pytestmark = pytest.mark.e2e
+
+LOAD_CLIENT = str(Path(__file__).parent.parent / "support" / "load_client.py")
+EVENT = ("send", "--event", "Tick", "--distinct-id", "u1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_flushes_what_waits_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    """What is pending goes out at once although no batch is due, and the log is left clean."""
+    with site(tmp_path, flush_interval="1h") as here:
+        here.sink()
+        server = here.serve()
+        here.run(*EVENT)
+        server.signal(number)
+        assert server.wait() == 0
+        assert len(here.delivered()) == 1
+        assert (here.data / "events.db").exists()
+        assert not (here.data / "events.db-wal").exists()
+
+
+def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
+    """Clients that send through a stop and a start find every acknowledged event at the destination."""
+    with site(tmp_path) as here:
+        here.sink()
+        log = tmp_path / "client.log"
+        server = here.serve()
+        client = here.start(sys.executable, LOAD_CLIENT, f"127.0.0.1:{here.grpc_port}", str(log), "c")
+        for _ in range(3):
+            size = log.stat().st_size if log.exists() else 0
+            eventually(partial(grown, [log], size + 5000), "the client goes on")
+            assert server.stop() == 0
+            server = here.serve()
+        client.kill()
+        here.drained()
+        verdict = judge([log.read_text()], here.delivered_lines())
+        assert verdict.acked
+        assert not verdict.lost
+        assert not verdict.unexpected
+
+
+def test_a_hung_destination_is_not_waited_for_beyond_the_grace(tmp_path: Path) -> None:
+    """The last flush is cut off, the exit is 0 within the grace, and the event goes out after the next start."""
+    with site(tmp_path, shutdown_grace="3s") as here:
+        hung = here.sink("--latency", "60s")
+        server = here.serve()
+        here.run(*EVENT)
+        eventually(lambda: here.stats()["in_flight"], "the request is under way")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 3.5
+        assert here.stats()["pending"] == 1
+        assert here.stats()["destinations"][0]["failures"] == 0, "an interrupted delivery is no failure"
+        hung.kill()
+        here.sink()
+        here.serve()
+        assert here.drained()["sent"] == 1
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Whoever insists does not wait for the grace, and loses nothing either."""
+    with site(tmp_path, shutdown_grace="60s") as here:
+        hung = here.sink("--latency", "60s")
+        server = here.serve()
+        here.run(*EVENT)
+        eventually(lambda: here.stats()["in_flight"], "the request is under way")
+        server.signal(signal.SIGTERM)
+        eventually(lambda: "service.stopping" in server.output(), "it is stopping")
+        server.signal(signal.SIGTERM)
+        assert server.wait(2) == 128 + signal.SIGTERM
+        hung.kill()
+        here.sink()
+        here.serve()
+        assert here.drained()["sent"] == 1

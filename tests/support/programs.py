@@ -1,0 +1,194 @@
+"""The installed program, run as its own process on real ports and files, the way a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+WALBATCH = str(Path(sys.executable).with_name("walbatch"))
+DEADLINE_S = 30.0
+POLL_S = 0.02
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
+    """Return the first true value of a condition, or fail. The only place where tests wait for real time to pass."""
+    rounds = round(timeout_s / POLL_S)
+    for _ in range(rounds):
+        if value := condition():
+            return value
+        threading.Event().wait(POLL_S)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+def grown(logs: Sequence[Path], size: int) -> bool:
+    """Say whether these files have more than so many bytes by now."""
+    return sum(log.stat().st_size for log in logs if log.exists()) > size
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago, for servers that come back at the same address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return this process's environment with exactly these WALBATCH_ settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WALBATCH_")}
+    return clean | {f"WALBATCH_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+class Program:
+    """A process that the test started, and stops."""
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+        self.log = log
+        with log.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        """Return the exit code."""
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """Ask it to stop, and return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it without a chance to do anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def output(self) -> str:
+        """Return what it has written so far."""
+        return self.log.read_text()
+
+
+class Site:
+    """A directory with a server, a fake Mixpanel, and what both leave behind."""
+
+    def __init__(self, path: Path, **settings: object) -> None:
+        self.path = path
+        self.data = path / "data"
+        self.out = path / "out.ndjson"
+        self.grpc_port = free_port()
+        self.sink_port = free_port()
+        self.settings: dict[str, object] = {
+            "data_dir": self.data,
+            "grpc_listen": f"127.0.0.1:{self.grpc_port}",
+            "admin_listen": "127.0.0.1:0",
+            "mixpanel_token": "test-token",
+            "mixpanel_url": f"http://127.0.0.1:{self.sink_port}",
+            "flush_interval": "200ms",
+            **settings,
+        }
+        self._running: list[Program] = []
+
+    def start(self, *command: str) -> Program:
+        """Start any command with this site's settings."""
+        program = Program(command, self.path / f"{len(self._running)}.log", environment(**self.settings), self.path)
+        self._running.append(program)
+        return program
+
+    def serve(self, *options: str, entry: Sequence[str] = (WALBATCH, "serve")) -> Program:
+        """Start a server and return once it accepts records."""
+        program = self.start(*entry, *options)
+        eventually(lambda: self.is_ready(program), f"the server is ready\n{program.output()}")
+        return program
+
+    def is_ready(self, program: Program) -> bool:
+        """Say whether this very process accepts records; fail if it ended instead."""
+        if program.process.poll() is not None:
+            raise AssertionError(f"exit {program.process.returncode}: {program.output()}")
+        facts = self.lock()
+        if facts.get("pid") != program.process.pid or "admin" not in facts:
+            return False
+        connection = HTTPConnection(facts["admin"], timeout=5)
+        with suppress(OSError):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        return False
+
+    def lock(self) -> dict[str, Any]:
+        """Return what the lock file says; nothing while it is being written."""
+        with suppress(OSError, ValueError):
+            facts: dict[str, Any] = json.loads((self.data / "walbatch.lock").read_text())
+            return facts
+        return {}
+
+    def sink(self, *options: str) -> Program:
+        """Start the fake Mixpanel and return once it listens."""
+        listen = f"127.0.0.1:{self.sink_port}"
+        program = self.start(WALBATCH, "sink", "--listen", listen, "--out", str(self.out), *options)
+        eventually(lambda: "fake Mixpanel at" in program.output(), "the fake Mixpanel listens")
+        return program
+
+    def run(self, *arguments: str, check: bool = True, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [WALBATCH, *arguments],
+            env=environment(**self.settings),
+            cwd=self.path,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=check,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Return the numbers, and check on the way that nothing is unaccounted for."""
+        document: dict[str, Any] = json.loads(self.run("stats", "--json").stdout)
+        for destination in document["destinations"]:
+            for lane in destination["lanes"]:
+                accounted = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved"))
+                assert lane["accepted"] == accounted, lane
+        return document
+
+    def drained(self) -> dict[str, Any]:
+        """Wait until nothing is pending, and return the numbers."""
+        numbers = eventually(lambda: (s := self.stats())["pending"] == 0 and s, "nothing is pending", 60)
+        assert isinstance(numbers, dict)
+        return numbers
+
+    def delivered(self) -> list[dict[str, Any]]:
+        """Return every record that the fake Mixpanel accepted, copies included."""
+        return [json.loads(line)["record"] for line in self.delivered_lines()]
+
+    def delivered_lines(self) -> list[str]:
+        """Return the lines that the fake Mixpanel wrote."""
+        return self.out.read_text().splitlines() if self.out.exists() else []
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        for program in self._running:
+            if program.process.poll() is None:
+                program.kill()
+
+
+@contextmanager
+def site(path: Path, **settings: object) -> Iterator[Site]:
+    """A site whose processes end with the block."""
+    made = Site(path, **settings)
+    try:
+        yield made
+    finally:
+        made.close()

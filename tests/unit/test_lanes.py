@@ -1,0 +1,253 @@
+"""A lane's position in the log: what is handed out, given back and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
+from walbatch.event import EventId, Offset
+from walbatch.wal import Entry
+from walbatch.wal.lanes import END, LaneState, Span, runs
+
+REJECTED = Rejected(400, "f", "r")
+
+outcome: st.SearchStrategy[Outcome] = st.sampled_from([DELIVERED, REJECTED, RETRY])
+
+
+def entries(*offsets: int) -> list[Entry]:
+    """Entries at these offsets."""
+    return [Entry(Offset(n), EventId(f"e{n}"), "{}", 0) for n in offsets]
+
+
+def span(first: int, last: int) -> Span:
+    """A span of plain numbers."""
+    return Span(Offset(first), Offset(last))
+
+
+def hand_out(state: LaneState, *offsets: int, more: bool = False) -> None:
+    """Pretend that the next span held these offsets."""
+    state.hand_out(state.next_span(), [Offset(n) for n in offsets], more=more)
+
+
+def settle(state: LaneState, offsets: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+    """Settle a batch, and compare the watermark that was foretold with the one that came."""
+    given_back = [run for run in runs(entries(*offsets), outcomes) if not run.settled]
+    foretold = state.watermark_after([Offset(offsets[0])], given_back)
+    state.settle(Offset(offsets[0]), given_back)
+    assert state.watermark == foretold
+
+
+def fresh(waiting: int = 100) -> LaneState:
+    """A lane at the beginning of a log."""
+    return LaneState(0, [], waiting)
+
+
+def test_a_batch_is_cut_where_its_outcomes_change() -> None:
+    """Delivered and rejected neighbours are one run; `Retry` makes another."""
+    outcomes: list[Outcome] = [DELIVERED, REJECTED, RETRY, RETRY, DELIVERED]
+    cut = runs(entries(1, 2, 5, 6, 9), outcomes)
+    assert [(run.settled, run.span) for run in cut] == [(True, (1, 2)), (False, (5, 6)), (True, (9, 9))]
+    assert [outcome for run in cut for outcome in run.outcomes] == outcomes
+
+
+def test_outcomes_that_do_not_fit_the_batch_are_a_mistake() -> None:
+    """One outcome for each entry, never more or fewer."""
+    with pytest.raises(ValueError, match="shorter"):
+        runs(entries(1, 2), [DELIVERED])
+
+
+def test_a_new_lane_begins_at_the_first_offset() -> None:
+    """Nothing is settled, nothing is in flight, all of the log is next."""
+    state = fresh()
+    assert state.next_span() == (1, END)
+    assert (state.watermark, state.in_flight, state.waiting, state.has_returned) == (0, 0, 100, False)
+
+
+def test_islands_are_not_handed_out_again() -> None:
+    """What was settled above the watermark before a restart is skipped; the gaps between come first."""
+    state = LaneState(10, [span(21, 30), span(15, 16)], 7)
+    assert state.has_returned
+    spans = []
+    for offsets in ([11, 14], [17], [31]):
+        spans.append(state.next_span())
+        hand_out(state, *offsets)
+    assert spans == [(11, 14), (17, 20), (31, END)]
+    assert (state.watermark, state.in_flight, state.waiting) == (10, 4, 3)
+
+
+def test_islands_that_touch_leave_no_gap() -> None:
+    """Neighbouring islands, and one that follows the watermark, are passed over."""
+    state = LaneState(10, [span(11, 12), span(13, 20)], 0)
+    assert state.next_span() == (21, END)
+    assert state.watermark == 20
+
+
+def test_a_gap_without_records_of_the_lane_is_forgotten() -> None:
+    """A gap that holds other lanes' records only is read once, and the watermark passes it."""
+    state = LaneState(0, [span(4, 5)], 1)
+    assert state.next_span() == (1, 3)
+    hand_out(state)
+    assert not state.has_returned
+    assert state.watermark == 5
+
+
+def test_the_watermark_waits_for_the_oldest_batch() -> None:
+    """A later batch that is settled first does not move it; the oldest one then moves it past both."""
+    state = fresh()
+    hand_out(state, 1, 2)
+    hand_out(state, 3, 4)
+    settle(state, [3, 4], [DELIVERED] * 2)
+    assert state.watermark == 0
+    settle(state, [1, 2], [DELIVERED] * 2)
+    assert state.watermark == 4
+
+
+def test_what_was_given_back_holds_the_watermark() -> None:
+    """The watermark stops below the first record that is still owed."""
+    state = fresh()
+    hand_out(state, 1, 2, 3, 4)
+    settle(state, [1, 2, 3, 4], [DELIVERED, RETRY, DELIVERED, RETRY])
+    assert state.watermark == 1
+    assert state.waiting == 98
+    assert state.next_span() == (2, 2)
+
+
+def test_a_part_of_what_was_given_back_can_be_handed_out() -> None:
+    """What a smaller batch leaves of a span stays given back."""
+    state = fresh(5)
+    hand_out(state, 1, 2, 3, 4, 5)
+    settle(state, [1, 2, 3, 4, 5], [RETRY] * 5)
+    hand_out(state, 1, 2, more=True)
+    assert state.next_span() == (3, 5)
+    assert (state.waiting, state.in_flight, state.watermark) == (3, 2, 0)
+    settle(state, [1, 2], [DELIVERED] * 2)
+    assert state.watermark == 2
+
+
+def test_the_oldest_comes_first_whatever_was_given_back_last() -> None:
+    """Spans that come back out of order are handed out in order."""
+    state = fresh()
+    for first in (1, 2, 3):
+        hand_out(state, first)
+    for first in (3, 1, 2):
+        settle(state, [first], [RETRY])
+    seen = []
+    while state.has_returned:
+        seen.append(state.next_span().first)
+        hand_out(state, seen[-1])
+    assert seen == [1, 2, 3]
+
+
+def test_a_batch_is_held_until_it_is_settled() -> None:
+    """A settlement of a batch that is not in flight can be told apart."""
+    state = fresh()
+    hand_out(state, 1, 2)
+    assert state.holds(Offset(1))
+    settle(state, [1, 2], [DELIVERED] * 2)
+    assert not state.holds(Offset(1))
+
+
+def test_two_settlements_of_one_commit_see_each_other() -> None:
+    """The watermark of a group of settlements is that after all of them."""
+    state = fresh()
+    for first in (1, 3, 5):
+        hand_out(state, first, first + 1)
+    firsts = [Offset(1), Offset(3)]
+    assert state.watermark_after(firsts[:1], []) == 2
+    assert state.watermark_after(firsts, []) == 4
+    (back,) = runs(entries(3, 4), [RETRY, RETRY])
+    assert state.watermark_after(firsts, [back]) == 2
+
+
+class Lanes(RuleBasedStateMachine):
+    """A lane beside a set of offsets: hand out, settle in any order, restart at any moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = 0
+        self.mine: list[int] = []
+        self.settled: set[int] = set()
+        self.in_flight: list[list[int]] = []
+        self.stored_through = 0
+        self.stored_runs: list[Span] = []
+        self.state = fresh(0)
+
+    @property
+    def waiting(self) -> list[int]:
+        """What the lane still has to hand out, oldest first."""
+        taken = self.settled.union(*self.in_flight)
+        return [offset for offset in self.mine if offset not in taken]
+
+    @rule(kinds=st.lists(st.booleans(), min_size=1, max_size=6))
+    def append(self, kinds: list[bool]) -> None:
+        """Records of this lane and of others arrive."""
+        for is_mine in kinds:
+            self.end += 1
+            if is_mine:
+                self.mine.append(self.end)
+                self.state.waiting += 1
+
+    @rule(limit=st.integers(1, 4))
+    def fetch(self, limit: int) -> None:
+        """Read the next span, as the log does; a batch is the oldest that waits, and never what is taken."""
+        where = self.state.next_span()
+        found = [offset for offset in self.mine if where.first <= offset <= where.last]
+        batch, more = found[:limit], len(found) > limit
+        assert batch == self.waiting[: len(batch)]
+        self.state.hand_out(where, [Offset(offset) for offset in batch], more=more)
+        if batch:
+            self.in_flight.append(batch)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        """Settle some batch, in any order, with any outcomes; the disk has it before memory does."""
+        batch = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        outcomes = data.draw(st.lists(outcome, min_size=len(batch), max_size=len(batch)))
+        first = Offset(batch[0])
+        cut = runs(entries(*batch), outcomes)
+        given_back = [run for run in cut if not run.settled]
+        self.stored_through = max(self.stored_through, self.state.watermark_after([first], given_back))
+        self.stored_runs += [run.span for run in cut if run.settled]
+        self.state.settle(first, given_back)
+        self.settled |= {offset for offset, outcome in zip(batch, outcomes, strict=True) if outcome is not RETRY}
+
+    @rule()
+    def restart(self) -> None:
+        """Rebuild the lane from what is stored; what was in flight waits again."""
+        self.in_flight.clear()
+        islands = [run for run in self.stored_runs if run.first > self.stored_through]
+        self.state = LaneState(self.stored_through, islands, len(self.waiting))
+
+    @invariant()
+    def counts_agree(self) -> None:
+        """Both count the same."""
+        assert self.state.waiting == len(self.waiting)
+        assert self.state.in_flight == sum(len(batch) for batch in self.in_flight)
+
+    @invariant()
+    def nothing_owed_is_below_the_watermark(self) -> None:
+        """Everything up to the watermark is settled, in memory and as stored."""
+        assert self.stored_through <= self.state.watermark
+        assert all(offset in self.settled for offset in self.mine if offset <= self.state.watermark)
+
+    def teardown(self) -> None:
+        """At last everything can be delivered, and the watermark reaches the end."""
+        while self.in_flight or self.waiting:
+            while self.in_flight:
+                batch = self.in_flight.pop()
+                self.state.settle(Offset(batch[0]), [])
+                self.settled.update(batch)
+            self.fetch(3)
+        while self.state.has_returned:
+            self.fetch(3)
+        assert self.state.watermark >= max(self.mine, default=0)
+
+
+TestLanes = Lanes.TestCase
+TestLanes.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
