@@ -123,7 +123,10 @@ class Client:
     def _ingest(self, batch: Batch) -> Ack:
         if not batch.records:
             return Ack(refusals=tuple(batch.refusals))
-        reply: pb.IngestResponse = self._call(self._stub.Ingest, pb.IngestRequest(records=batch.records))
+        try:
+            reply: pb.IngestResponse = self._call(self._stub.Ingest, pb.IngestRequest(records=batch.records))
+        except InvalidRecord as error:  # not of a record, since those are refused in an answer
+            raise Failed(f"the server at {self._address} refuses the request: {error}") from None
         refused = [Refusal(batch.numbers[r.index], r.field, r.reason, r.description) for r in reply.rejections]
         return Ack(
             reply.accepted_count,

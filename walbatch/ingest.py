@@ -11,7 +11,7 @@ import grpc
 
 from walbatch import rich_errors, wire
 from walbatch.clock import Clock
-from walbatch.errors import InvalidRecord, LogClosed, WalbatchError
+from walbatch.errors import InvalidRecord, LogClosed, Unavailable
 from walbatch.event import Record
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceServicer
@@ -56,7 +56,7 @@ class IngestService(AnalyticsServiceServicer):
         try:
             record = wire.event(request.event, self._clock.wall_ms())
             (appended,) = await self._log.append([record])
-        except WalbatchError as error:
+        except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
         return pb.TrackEventResponse(
             event_id=record.event_id, duplicate=appended.duplicate, durability=self._durability
@@ -67,7 +67,7 @@ class IngestService(AnalyticsServiceServicer):
         try:
             records = wire.identify(request, self._clock.wall_ms())
             appended = await self._log.append(records)
-        except WalbatchError as error:
+        except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
         return pb.IdentifyUserResponse(
             event_id=records[0].event_id, duplicate=appended[0].duplicate, durability=self._durability
@@ -78,7 +78,7 @@ class IngestService(AnalyticsServiceServicer):
         try:
             records, rejections = self._screen(request)
             appended = await self._log.append(records)
-        except WalbatchError as error:
+        except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
         duplicates = sum(a.duplicate for a in appended)
         return pb.IngestResponse(
@@ -101,7 +101,7 @@ class IngestService(AnalyticsServiceServicer):
                 yield await self._append_requests(requests)
             if self._draining.is_set():
                 raise LogClosed("walbatch is shutting down; send what was not acknowledged on a new stream")
-        except WalbatchError as error:
+        except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
         finally:
             reader.cancel()

@@ -1,9 +1,8 @@
 """From our exceptions to gRPC statuses with google.rpc details, one mapping for all calls.
 
-InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
-BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
-any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
-anything else            INTERNAL             ErrorInfo                 the server is about to stop
+    InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
+    BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
+    any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
 """
 
 from __future__ import annotations
@@ -18,12 +17,15 @@ from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from walbatch.errors import BacklogFull, InvalidRecord, Unavailable, WalbatchError
+from walbatch.errors import BacklogFull, InvalidRecord, Unavailable
 
 DOMAIN = "walbatch"
 
+Refusal = InvalidRecord | Unavailable
+"""What a call can be refused with."""
 
-async def abort(context: grpc.aio.ServicerContext[object, object], error: WalbatchError) -> NoReturn:
+
+async def abort(context: grpc.aio.ServicerContext[object, object], error: Refusal) -> NoReturn:
     """End a call with the status of an error."""
     status = rpc_status.to_status(_status(error))
     metadata = tuple(status.trailing_metadata)
@@ -33,7 +35,7 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: Walbat
     raise AssertionError("abort returned")
 
 
-def _status(error: WalbatchError) -> status_pb2.Status:
+def _status(error: Refusal) -> status_pb2.Status:
     match error:
         case InvalidRecord():
             violation = details.BadRequest.FieldViolation(
@@ -47,15 +49,13 @@ def _status(error: WalbatchError) -> status_pb2.Status:
             delay = Duration()
             delay.FromMilliseconds(round(error.retry_after_s * 1000))
             return _pack(code, error, [details.RetryInfo(retry_delay=delay), _info(error.reason)])
-        case _:
-            return _pack(grpc.StatusCode.INTERNAL, error, [_info("STORAGE_FAILURE")])
 
 
 def _info(reason: str, **metadata: str) -> details.ErrorInfo:
     return details.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
 
 
-def _pack(code: grpc.StatusCode, error: WalbatchError, messages: list[Message]) -> status_pb2.Status:
+def _pack(code: grpc.StatusCode, error: Refusal, messages: list[Message]) -> status_pb2.Status:
     packed = [Any() for _ in messages]
     for any_message, message in zip(packed, messages, strict=True):
         any_message.Pack(message)

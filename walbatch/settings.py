@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     )
     admin_listen: Annotated[str, AfterValidator(_host_port)] = Field(
         default="127.0.0.1:9095",
-        description="Where health, metrics and the commands are answered over HTTP: HOST:PORT.",
+        description="Where health checks and the commands reach the server, over HTTP: HOST:PORT.",
     )
 
     destination: Destination = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -146,7 +147,7 @@ def test_lines_do_not_depend_on_where_the_chunks_end(parts: list[bytes], cuts: l
     """However a stream is cut into chunks, its lines are those of the whole."""
     whole = b"\n".join(parts)
     ends = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
-    chunks = [whole[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    chunks = [whole[start:end] for start, end in pairwise(ends)]
     expected = whole.split(b"\n")
     assert split(chunks) == (expected if expected[-1] else expected[:-1])
 

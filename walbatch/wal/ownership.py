@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,8 @@ from typing import Any, Self
 from walbatch.errors import LogLocked
 
 LOCK_FILE = "walbatch.lock"
+
+TRIES, TRY_AGAIN_S = 10, 0.02
 
 
 class Ownership:
@@ -34,17 +37,26 @@ class Ownership:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._directory / LOCK_FILE, flags, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._take():
             os.close(self._descriptor)
             pid = owner(self._directory).get("pid", "unknown")
             raise LogLocked(
                 f"{self._directory} is in use by the process with pid {pid};"
                 " stop that one first, or use another data directory"
-            ) from None
+            )
         self.announce()
         return self
+
+    def _take(self) -> bool:
+        """Try for a moment: `is_owned` of another process holds the lock while it looks."""
+        for _ in range(TRIES):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(TRY_AGAIN_S)
+            else:
+                return True
+        return False
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

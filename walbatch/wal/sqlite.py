@@ -105,6 +105,7 @@ class SqliteLog:
         self._allow_affected = allow_affected_sqlite
         self._window = recent_window
         self._recent = RecentIds(recent_window)
+        self._destinations = len(destinations)
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
         self._states: dict[Lane, LaneState] = {}
         self._waiting_since_s: dict[Lane, float] = {}
@@ -307,7 +308,7 @@ class SqliteLog:
             if record.replay_of is None:
                 self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
         size = sum(byte_length(record.payload) for record in group.records)
-        self._owed_bytes += size * len(self._lanes) // len(Kind)
+        self._owed_bytes += size * self._destinations
         for lane in self._lanes:
             state = self._states[lane]
             if appended[lane.kind]:

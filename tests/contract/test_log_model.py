@@ -1,0 +1,226 @@
+"""The log on disk against its specification, step by step, through crashes at any moment between two answers."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from walbatch.batching import BatchPolicy
+from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
+from walbatch.event import Kind, Offset, Record, profile_update, track
+from walbatch.retry import Condition, State
+from walbatch.testing.clock import FakeClock
+from walbatch.wal import Batch, Lane, LaneBacklog, Settlement
+from walbatch.wal.driver import Connection
+from walbatch.wal.files import DATABASE_FILE, wal_file
+from walbatch.wal.memory import DEAD, IN_FLIGHT, PENDING, RESOLVED, SENT, MemoryLog
+from walbatch.wal.recent import RecentIds
+from walbatch.wal.sqlite import SqliteLog
+
+DESTINATIONS = ["there", "elsewhere"]
+LANES = [Lane(name, kind) for name in DESTINATIONS for kind in Kind]
+
+outcome: st.SearchStrategy[Outcome] = st.sampled_from([DELIVERED, DELIVERED, RETRY, Rejected(400, "f", "r")])
+lane = st.sampled_from(LANES)
+# Few ids, so that many of them repeat.
+names = st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(0, 30)), min_size=1, max_size=8)
+
+
+def stored(connection: Connection) -> set[Offset]:
+    """The offsets of everything that is in the database."""
+    return {row[0] for row in connection.execute("SELECT seq FROM events").fetchall()}
+
+
+def make(kind: Kind, number: int, now_ms: int) -> Record:
+    """A record whose id says what it is, so that an id that repeats is a duplicate."""
+    text = "ä" * (number % 3)
+    if kind is Kind.EVENT:
+        return track(name=f"e{number}", event_id=f"e{number}", properties={"t": text}, now_ms=now_ms)
+    return profile_update(
+        distinct_id=f"u{number}", operation="$set", update_id=f"p{number}", properties={"t": text}, now_ms=now_ms
+    )
+
+
+class LogModel(RuleBasedStateMachine):
+    """`SqliteLog` beside `MemoryLog`: what one answers, the other must."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.folder = Path(self.stack.enter_context(TemporaryDirectory(prefix="walbatch-model-")))
+        self.lives = 0
+        self.clock = FakeClock()
+        self.spec = MemoryLog(DESTINATIONS, self.clock)
+        self.in_flight: list[Batch] = []
+        self.purged: set[Offset] = set()
+        self.failures = 0
+
+    @initialize()
+    def begin(self) -> None:
+        """Open an empty log."""
+        self.open()
+
+    @property
+    def directory(self) -> Path:
+        """The data directory of this life."""
+        return self.folder / str(self.lives)
+
+    def open(self) -> None:
+        """Open the log in the present directory."""
+        self.log = SqliteLog(self.directory, DESTINATIONS, self.clock, allow_affected_sqlite=True)
+        self.runner.run(self.log.__aenter__())
+
+    def close(self) -> None:
+        """Close the log in an orderly way."""
+        self.runner.run(self.log.__aexit__(None, None, None))
+
+    def forget(self) -> None:
+        """Take from the specification what no engine keeps over a restart."""
+        for status in self.spec._status.values():
+            status |= {offset: PENDING for offset, state in status.items() if state == IN_FLIGHT}
+        self.in_flight.clear()
+        self.spec._recent = RecentIds()
+        for offset, record in enumerate(self.spec._records, 1):
+            if record.replay_of is None and offset not in self.purged:
+                self.spec._recent.remember(
+                    record.event_id, record.name, record.distinct_id, record.time_ms, Offset(offset)
+                )
+
+    def append_both(self, records: Sequence[Record]) -> None:
+        """Append to both; offsets and duplicates are the same."""
+        assert self.runner.run(self.log.append(records)) == self.runner.run(self.spec.append(records))
+
+    @rule(names=names)
+    def append(self, names: list[tuple[Kind, int]]) -> None:
+        """Store some records, of which some were stored before."""
+        self.append_both([make(kind, number, self.clock.wall_ms()) for kind, number in names])
+
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """Store something again that was settled, as `replay` does."""
+        settled = {
+            offset
+            for status in self.spec._status.values()
+            for offset, state in status.items()
+            if state in (SENT, DEAD) and offset not in self.purged
+        }
+        if settled:
+            offset = data.draw(st.sampled_from(sorted(settled)))
+            original = self.spec._records[offset - 1]
+            self.append_both([replace(original, replay_of=offset, received_at_ms=self.clock.wall_ms())])
+
+    @rule(lane=lane, limit=st.integers(1, 6))
+    def fetch(self, lane: Lane, limit: int) -> None:
+        """Fetch a batch: what the specification hands out, or the first part of it."""
+        if PENDING not in self.spec._status[lane].values():
+            return
+        policy = BatchPolicy(max_size=limit).at_once()
+        batch = self.runner.run(self.log.fetch(lane, policy))
+        assert 1 <= len(batch.entries) <= limit
+        assert batch == self.runner.run(self.spec.fetch(lane, replace(policy, max_size=len(batch.entries))))
+        self.in_flight.append(batch)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        """Settle any batch that is in flight, in any order, sometimes twice."""
+        batch = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        size = len(batch.entries)
+        outcomes = data.draw(st.lists(outcome, min_size=size, max_size=size))
+        self.failures += 1
+        condition = Condition(State.RETRYING, self.failures, self.clock.wall_ms(), f"error {self.failures}")
+        settlement = Settlement(batch, outcomes, condition, "note", 1, 2)
+        for _ in range(data.draw(st.integers(1, 2))):
+            self.runner.run(self.log.settle(settlement))
+        self.runner.run(self.spec.settle(settlement))
+
+    @rule(seconds=st.integers(1, 100))
+    def time_passes(self, seconds: int) -> None:
+        """Let later records be younger."""
+        self.runner.run(self.clock.advance(seconds))
+
+    @rule(age_s=st.integers(0, 200), limit=st.integers(1, 20))
+    def purge(self, age_s: int, limit: int) -> None:
+        """Delete a slice: only old records that every lane has done with."""
+        before_ms = self.clock.wall_ms() - age_s * 1000
+        deleted = self.runner.run(self.log.purge(before_ms, limit))
+        ever = {Offset(offset) for offset in range(1, len(self.spec._records) + 1)}
+        gone = ever - self.runner.run(self.log.read(stored)) - self.purged
+        assert deleted == len(gone) <= limit * len(Kind)
+        for offset in gone:
+            assert self.spec._records[offset - 1].received_at_ms < before_ms
+            states = {status[offset] for status in self.spec._status.values() if offset in status}
+            assert states <= {SENT, RESOLVED}
+        self.purged |= gone
+
+    @rule()
+    def restart(self) -> None:
+        """Stop in an orderly way, and start again."""
+        self.close()
+        self.forget()
+        self.open()
+
+    @rule()
+    def crash(self) -> None:
+        """Go on with the files as a kill would leave them; SQLite's shared memory is gone."""
+        before = self.directory
+        self.lives += 1
+        self.directory.mkdir(mode=0o700)
+        database = before / DATABASE_FILE
+        # In a process of its own: a descriptor that is closed in this one would take the locks with it.
+        subprocess.run(["cp", database, wal_file(database), self.directory], check=True)
+        self.close()
+        self.forget()
+        self.open()
+
+    @invariant()
+    def both_count_the_same(self) -> None:
+        """Every count, size and condition is the specification's, and conservation holds."""
+        disk, memory = self.runner.run(self.log.backlog()), self.runner.run(self.spec.backlog())
+        assert (disk.accepted, disk.pending_bytes) == (memory.accepted, memory.pending_bytes)
+        wanted = {destination.name: destination for destination in memory.destinations}
+        assert wanted.keys() == {destination.name for destination in disk.destinations}
+        for destination in disk.destinations:
+            assert destination.condition == wanted[destination.name].condition
+            for found, spec in zip(destination.lanes, wanted[destination.name].lanes, strict=True):
+                kind = Kind.EVENT if found.name == "events" else Kind.PROFILE
+                assert found == self.after_purge(Lane(destination.name, kind), spec)
+                assert found.accepted == found.pending + found.sent + found.purged + found.dead + found.resolved
+
+    def after_purge(self, lane: Lane, counts: LaneBacklog) -> LaneBacklog:
+        """What the specification would count if it purged."""
+        purged = sum(self.spec._status[lane].get(offset) == SENT for offset in self.purged)
+        return replace(counts, sent=counts.sent - purged, purged=purged)
+
+    def teardown(self) -> None:
+        """In the end everything that is owed can be delivered, and then all that is old can be deleted."""
+        try:
+            for lane in LANES:
+                while PENDING in self.spec._status[lane].values():
+                    self.fetch(lane, 6)
+            while self.in_flight:
+                batch = self.in_flight.pop()
+                settlement = Settlement(batch, [DELIVERED] * len(batch.entries), Condition(), "200", 1, 2)
+                self.runner.run(self.log.settle(settlement))
+                self.runner.run(self.spec.settle(settlement))
+            self.both_count_the_same()
+            self.close()
+        finally:
+            self.runner.run(self.stack.aclose())
+            self.runner.close()
+
+
+TestLogModel = LogModel.TestCase
+TestLogModel.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
