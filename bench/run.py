@@ -175,9 +175,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="walbatch-bench-") as name:
         scratch = Path(name)
         cores = len(os.sched_getaffinity(0))
-        print(
-            f"{cores} cores, fdatasync of 4 kB: {fdatasync_ms(scratch):.2f} ms, medians of {ROUNDS} rounds of {SECONDS} s"
-        )
+        print(f"{cores} cores, fdatasync of 4 kB in {fdatasync_ms(scratch):.2f} ms; medians of {ROUNDS} rounds")
         ingest(scratch)
         drain(scratch)
 

@@ -3,6 +3,8 @@
     InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
     BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
     any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
+
+Every status has exactly one ErrorInfo, with a stable reason, as https://google.aip.dev/193 asks.
 """
 
 from __future__ import annotations
