@@ -18,7 +18,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-c
 
 help:
 	@echo 'make setup   install everything into .venv'
-	@echo 'make demo    see it work: accept, lose the destination, crash, deliver'
+	@echo 'make demo    see it work: send real events, deliver them, replay some'
 	@echo 'make test    lint, build the wheel, test that wheel'
 	@echo 'make lint    every check that runs nothing'
 	@echo 'make bench   measure on this machine'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -33,40 +34,47 @@ class AdminClient:
 
     def get(self, path: str) -> dict[str, Any]:
         """Return the JSON object at a path."""
-        return self._object(self._request("GET", path, None, TIMEOUT_S))
+        with self._request("GET", path, None, TIMEOUT_S) as reply:
+            return _document(reply)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Post a JSON object and return the answer; it may take as long as it takes."""
-        return self._object(self._request("POST", path, body, None))
+        with self._request("POST", path, body, None) as reply:
+            return _document(reply)
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Post a JSON object and yield the answer's lines as they come."""
-        for line in self._request("POST", path, body, None):
-            message = json.loads(line)
-            if "error" in message:
-                raise Refused(message["error"])
-            yield message
+        with self._request("POST", path, body, None) as reply:
+            for line in reply:
+                message = json.loads(line)
+                if "error" in message:
+                    raise Refused(message["error"])
+                yield message
 
     def status(self, path: str) -> tuple[int, str]:
         """Return the status of a GET, and its text."""
-        reply = self._request("GET", path, None, TIMEOUT_S)
-        return reply.status, reply.read().decode()
+        with self._request("GET", path, None, TIMEOUT_S) as reply:
+            return reply.status, reply.read().decode()
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float | None) -> HTTPResponse:
-        connection = HTTPConnection(self._address, timeout=timeout_s)
-        try:
-            connection.request(
-                method, path, None if body is None else json.dumps(body), {"Authorization": f"Bearer {self._token}"}
-            )
-            return connection.getresponse()
-        except (OSError, HTTPException) as error:
-            raise Unreachable(f"the server at {self._address} does not answer: {error}") from error
+    @contextmanager
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float | None
+    ) -> Iterator[HTTPResponse]:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        with closing(HTTPConnection(self._address, timeout=timeout_s)) as connection:
+            try:
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
+                reply = connection.getresponse()
+            except (OSError, HTTPException) as error:
+                raise Unreachable(f"the server at {self._address} does not answer: {error}") from error
+            yield reply
 
-    def _object(self, reply: HTTPResponse) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(reply.read())
-        if reply.status != 200:  # noqa: PLR2004
-            raise Refused(str(document.get("error", reply.reason)))
-        return document
+
+def _document(reply: HTTPResponse) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(reply.read())
+    if reply.status != 200:  # noqa: PLR2004
+        raise Refused(str(document.get("error", reply.reason)))
+    return document
 
 
 def connect(directory: Path) -> AdminClient:

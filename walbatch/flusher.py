@@ -96,15 +96,10 @@ class Flusher:
                 fetch.cancel()  # which does nothing if it is done
             with suppress(asyncio.CancelledError):
                 return await fetch
-        if self._breaker.condition.state is not State.OK or not await self._waits(lane):
+        if self._breaker.condition.state is not State.OK:
             return None
-        return await self._log.fetch(lane, self._policy.at_once())
-
-    async def _waits(self, lane: Lane) -> bool:
-        """Say whether anything could be fetched at this moment."""
-        backlog = await self._log.backlog()
-        lanes = next(d.lanes for d in backlog.destinations if d.name == lane.destination)
-        return any(counts.pending > counts.in_flight for counts in lanes if counts.name == lane.name)
+        rest = await self._log.fetch(lane, self._policy.at_once(), wait=False)
+        return rest if rest.entries else None
 
     async def _until_permitted(self) -> bool:
         """Wait until the breaker lets a request through; False if draining began first."""

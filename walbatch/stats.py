@@ -67,6 +67,6 @@ def read_backlog(database: Path) -> Backlog:
     connection = driver.open_reader(database)
     try:
         lanes = [Lane(name, kind) for name in store.destinations(connection) for kind in Kind]
-        return store.backlog(connection, {lane: store.load_lane(connection, lane) for lane in lanes})
+        return store.backlog(connection, {lane: store.load_lane(connection, lane).position for lane in lanes})
     finally:
         connection.close()

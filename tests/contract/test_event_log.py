@@ -222,6 +222,15 @@ async def test_lanes_do_not_see_each_other(log: EventLog, clock: FakeClock) -> N
     assert (await lane_of(log, Lane("elsewhere", Kind.EVENT))).sent == 0
 
 
+async def test_a_fetch_that_does_not_wait_returns_what_is_due_or_nothing(log: EventLog, clock: FakeClock) -> None:
+    """It neither waits for a batch to become due nor for records that are in flight."""
+    assert not (await log.fetch(EVENTS, NOW, wait=False)).entries
+    await log.append([event("a", clock)])
+    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).entries
+    assert ids(await log.fetch(EVENTS, NOW, wait=False)) == ["a"]
+    assert not (await log.fetch(EVENTS, NOW, wait=False)).entries
+
+
 async def test_a_cancelled_fetch_hands_out_nothing(log: EventLog, clock: FakeClock) -> None:
     """Cancelling a fetch that waits leaves every record to the next one."""
     fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))

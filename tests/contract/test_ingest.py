@@ -96,7 +96,7 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
 
 def unpack(error: grpc.aio.AioRpcError, kind: type[Any]) -> Any:
     """Return the one detail of a kind that an error carries."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has what is asked of a call
+    status = rpc_status.from_call(error)
     found = []
     for packed in status.details:
         message = kind()

@@ -144,6 +144,18 @@ class LogModel(RuleBasedStateMachine):
             self.runner.run(self.log.settle(settlement))
         self.runner.run(self.spec.settle(settlement))
 
+    @rule()
+    def deliver(self) -> None:
+        """Hand out what waits everywhere and settle it, and all that was in flight, as delivered."""
+        for lane in LANES:
+            while PENDING in self.spec._status[lane].values():
+                self.fetch(lane, 50)
+        while self.in_flight:
+            batch = self.in_flight.pop()
+            settlement = Settlement(batch, [DELIVERED] * len(batch.entries), Condition(), "200", 1, 2)
+            self.runner.run(self.log.settle(settlement))
+            self.runner.run(self.spec.settle(settlement))
+
     @rule(seconds=st.integers(1, 100))
     def time_passes(self, seconds: int) -> None:
         """Let later records be younger."""
@@ -203,16 +215,9 @@ class LogModel(RuleBasedStateMachine):
         return replace(counts, sent=counts.sent - purged, purged=purged)
 
     def teardown(self) -> None:
-        """In the end everything that is owed can be delivered, and then all that is old can be deleted."""
+        """In the end everything that is owed can be delivered."""
         try:
-            for lane in LANES:
-                while PENDING in self.spec._status[lane].values():
-                    self.fetch(lane, 6)
-            while self.in_flight:
-                batch = self.in_flight.pop()
-                settlement = Settlement(batch, [DELIVERED] * len(batch.entries), Condition(), "200", 1, 2)
-                self.runner.run(self.log.settle(settlement))
-                self.runner.run(self.spec.settle(settlement))
+            self.deliver()
             self.both_count_the_same()
             self.close()
         finally:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -121,8 +121,7 @@ class Site:
         facts = self.lock()
         if facts.get("pid") != program.process.pid or "admin" not in facts:
             return False
-        connection = HTTPConnection(facts["admin"], timeout=5)
-        with suppress(OSError):
+        with suppress(OSError), closing(HTTPConnection(facts["admin"], timeout=5)) as connection:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == HTTPStatus.OK
         return False

@@ -39,7 +39,7 @@ def settle(state: LaneState, offsets: Sequence[int], outcomes: Sequence[Outcome]
     given_back = [run for run in runs(entries(*offsets), outcomes) if not run.settled]
     foretold = state.watermark_after([Offset(offsets[0])], given_back)
     state.settle(Offset(offsets[0]), given_back)
-    assert state.watermark == foretold
+    assert state.position.watermark == foretold
 
 
 def fresh(waiting: int = 100) -> LaneState:
@@ -65,7 +65,7 @@ def test_a_new_lane_begins_at_the_first_offset() -> None:
     """Nothing is settled, nothing is in flight, all of the log is next."""
     state = fresh()
     assert state.next_span() == (1, END)
-    assert (state.watermark, state.in_flight, state.waiting, state.has_returned) == (0, 0, 100, False)
+    assert (state.position.watermark, state.position.in_flight, state.waiting, state.has_returned) == (0, 0, 100, False)
 
 
 def test_islands_are_not_handed_out_again() -> None:
@@ -77,14 +77,14 @@ def test_islands_are_not_handed_out_again() -> None:
         spans.append(state.next_span())
         hand_out(state, *offsets)
     assert spans == [(11, 14), (17, 20), (31, END)]
-    assert (state.watermark, state.in_flight, state.waiting) == (10, 4, 3)
+    assert (state.position.watermark, state.position.in_flight, state.waiting) == (10, 4, 3)
 
 
 def test_islands_that_touch_leave_no_gap() -> None:
     """Neighbouring islands, and one that follows the watermark, are passed over."""
     state = LaneState(10, [span(11, 12), span(13, 20)], 0)
     assert state.next_span() == (21, END)
-    assert state.watermark == 20
+    assert state.position.watermark == 20
 
 
 def test_a_gap_without_records_of_the_lane_is_forgotten() -> None:
@@ -93,7 +93,7 @@ def test_a_gap_without_records_of_the_lane_is_forgotten() -> None:
     assert state.next_span() == (1, 3)
     hand_out(state)
     assert not state.has_returned
-    assert state.watermark == 5
+    assert state.position.watermark == 5
 
 
 def test_the_watermark_waits_for_the_oldest_batch() -> None:
@@ -102,9 +102,9 @@ def test_the_watermark_waits_for_the_oldest_batch() -> None:
     hand_out(state, 1, 2)
     hand_out(state, 3, 4)
     settle(state, [3, 4], [DELIVERED] * 2)
-    assert state.watermark == 0
+    assert state.position.watermark == 0
     settle(state, [1, 2], [DELIVERED] * 2)
-    assert state.watermark == 4
+    assert state.position.watermark == 4
 
 
 def test_what_was_given_back_holds_the_watermark() -> None:
@@ -112,7 +112,7 @@ def test_what_was_given_back_holds_the_watermark() -> None:
     state = fresh()
     hand_out(state, 1, 2, 3, 4)
     settle(state, [1, 2, 3, 4], [DELIVERED, RETRY, DELIVERED, RETRY])
-    assert state.watermark == 1
+    assert state.position.watermark == 1
     assert state.waiting == 98
     assert state.next_span() == (2, 2)
 
@@ -124,9 +124,9 @@ def test_a_part_of_what_was_given_back_can_be_handed_out() -> None:
     settle(state, [1, 2, 3, 4, 5], [RETRY] * 5)
     hand_out(state, 1, 2, more=True)
     assert state.next_span() == (3, 5)
-    assert (state.waiting, state.in_flight, state.watermark) == (3, 2, 0)
+    assert (state.waiting, state.position.in_flight, state.position.watermark) == (3, 2, 0)
     settle(state, [1, 2], [DELIVERED] * 2)
-    assert state.watermark == 2
+    assert state.position.watermark == 2
 
 
 def test_the_oldest_comes_first_whatever_was_given_back_last() -> None:
@@ -228,13 +228,13 @@ class Lanes(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         """Both count the same."""
         assert self.state.waiting == len(self.waiting)
-        assert self.state.in_flight == sum(len(batch) for batch in self.in_flight)
+        assert self.state.position.in_flight == sum(len(batch) for batch in self.in_flight)
 
     @invariant()
     def nothing_owed_is_below_the_watermark(self) -> None:
         """Everything up to the watermark is settled, in memory and as stored."""
-        assert self.stored_through <= self.state.watermark
-        assert all(offset in self.settled for offset in self.mine if offset <= self.state.watermark)
+        assert self.stored_through <= self.state.position.watermark
+        assert all(offset in self.settled for offset in self.mine if offset <= self.state.position.watermark)
 
     def teardown(self) -> None:
         """At last everything can be delivered, and the watermark reaches the end."""
@@ -246,7 +246,7 @@ class Lanes(RuleBasedStateMachine):
             self.fetch(3)
         while self.state.has_returned:
             self.fetch(3)
-        assert self.state.watermark >= max(self.mine, default=0)
+        assert self.state.position.watermark >= max(self.mine, default=0)
 
 
 TestLanes = Lanes.TestCase

@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one fetch handed out: consecutive records of one lane, at least one."""
+    """What one fetch handed out: consecutive records of one lane."""
 
     lane: Lane
     entries: Sequence[Entry]
@@ -139,8 +139,10 @@ class EventLog(Protocol):
         """
         ...
 
-    async def fetch(self, lane: Lane, policy: BatchPolicy) -> Batch:
+    async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """Wait until a batch is due, and hand out the oldest records that are not handed out yet.
+
+        Without `wait` it returns at once, with an empty batch if none is due.
 
         Entries that were given back are due at once. A batch may be smaller than the policy allows. Cancel-safe:
         nothing is handed out then. One caller a lane at a time.

@@ -53,6 +53,13 @@ def runs(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Run]:
     return cut
 
 
+class Position(NamedTuple):
+    """What only memory knows of a lane, at one moment."""
+
+    in_flight: int
+    watermark: int
+
+
 class LaneState:
     """One lane's position in the log. Every method is called after the disk has it."""
 
@@ -68,19 +75,15 @@ class LaneState:
             self._next = max(self._next, Offset(last + 1))
 
     @property
-    def in_flight(self) -> int:
-        """Return how many records are handed out and not settled."""
-        return sum(count for _, count in self._in_flight.values())
-
-    @property
     def has_returned(self) -> bool:
         """Say whether anything was given back, and is due at once."""
         return bool(self._returned)
 
     @property
-    def watermark(self) -> int:
-        """Return the offset up to which everything is settled."""
-        return self._lowest(self._in_flight) - 1
+    def position(self) -> Position:
+        """Return how many records are in flight, and the offset up to which everything is settled."""
+        in_flight = sum(count for _, count in self._in_flight.values())
+        return Position(in_flight, self._lowest(self._in_flight) - 1)
 
     def watermark_after(self, settled: Iterable[Offset], given_back: Iterable[Run]) -> int:
         """Return the watermark once the batches that begin at `settled` are settled, but for what was given back."""

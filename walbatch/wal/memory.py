@@ -64,7 +64,7 @@ class MemoryLog:
                 status[record.replay_of] = RESOLVED
         return Appended(offset, duplicate=False)
 
-    async def fetch(self, lane: Lane, policy: BatchPolicy) -> Batch:
+    async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
         while True:
             self._changed.clear()
@@ -76,6 +76,8 @@ class MemoryLog:
                     return self._hand_out(lane, waiting, policy)
             else:
                 due_s = None
+            if not wait:
+                return Batch(lane, ())
             await self._clock.wait(self._changed, due_s)
 
     def _hand_out(self, lane: Lane, waiting: Sequence[Offset], policy: BatchPolicy) -> Batch:

@@ -154,7 +154,7 @@ class SqliteLog:
         self._owed_bytes = sum(c.pending_bytes for c in counts.values())
         for lane in self._lanes:
             state = self._states[lane] = store.load_lane(connection, lane)
-            self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, state.watermark + 1))
+            self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, state.position.watermark + 1))
 
     async def _close(self) -> None:
         self._commits.close()
@@ -179,12 +179,14 @@ class SqliteLog:
         self._admit()
         return cast(list[Appended], await self._commits.submit(records))
 
-    async def fetch(self, lane: Lane, policy: BatchPolicy) -> Batch:
+    async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
         state, changed = self._states[lane], self._changed[lane]
         while True:
             changed.clear()
             due_s = self._due_in_s(lane, policy)
+            if due_s != 0.0 and not wait:
+                return Batch(lane, ())
             if due_s != 0.0:
                 await self._clock.wait(changed, due_s)
                 continue
@@ -211,7 +213,8 @@ class SqliteLog:
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
-        return await _run(self._reader, store.backlog, self._states)
+        positions = {lane: state.position for lane, state in self._states.items()}
+        return await _run(self._reader, store.backlog, positions)
 
     async def read(self, query: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it."""

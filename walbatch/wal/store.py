@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -13,7 +13,7 @@ from walbatch.event import EventId, Kind, Offset, Record
 from walbatch.retry import Condition, State
 from walbatch.wal import Backlog, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
 from walbatch.wal.driver import Connection
-from walbatch.wal.lanes import LaneState, Run, Span
+from walbatch.wal.lanes import LaneState, Position, Run, Span
 from walbatch.wal.recent import RecentIds
 
 _ROW = "(?,?,?,?,?)"
@@ -201,38 +201,34 @@ def destinations(connection: Connection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT DISTINCT destination FROM cursors ORDER BY 1").fetchall()]
 
 
-def backlog(connection: Connection, states: dict[Lane, LaneState]) -> Backlog:
-    """Read all counts in one transaction. `states` has the lanes to report, and what is in flight."""
+def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backlog:
+    """Read all counts in one transaction. `positions` has the lanes to report."""
     connection.execute("BEGIN")
     try:
-        counts = {lane: lane_counts(connection, lane) for lane in states}
-        names = sorted({lane.destination for lane in states})
+        counts = {lane: lane_counts(connection, lane) for lane in positions}
+        names = sorted({lane.destination for lane in positions})
         accepted = connection.execute("SELECT sum(count) FROM accepted").fetchone()[0]
         owed = (sum(c.pending_bytes for lane, c in counts.items() if lane.destination == name) for name in names)
-        found = [
-            DestinationBacklog(
-                name,
-                condition_of(connection, name),
-                [
-                    _lane_backlog(connection, lane, counts[lane], s)
-                    for lane, s in states.items()
-                    if lane.destination == name
-                ],
-            )
-            for name in names
-        ]
+        found = []
+        for name in names:
+            lanes = [
+                _lane_backlog(connection, lane, counts[lane], position)
+                for lane, position in positions.items()
+                if lane.destination == name
+            ]
+            found.append(DestinationBacklog(name, condition_of(connection, name), lanes))
         return Backlog(accepted, max(owed, default=0), found)
     finally:
         connection.execute("COMMIT")
 
 
-def _lane_backlog(connection: Connection, lane: Lane, counts: LaneCounts, state: LaneState) -> LaneBacklog:
-    oldest = oldest_received_at_ms(connection, lane.kind, state.watermark + 1) if counts.pending else None
+def _lane_backlog(connection: Connection, lane: Lane, counts: LaneCounts, position: Position) -> LaneBacklog:
+    oldest = oldest_received_at_ms(connection, lane.kind, position.watermark + 1) if counts.pending else None
     return LaneBacklog(
         name=lane.name,
         accepted=counts.accepted,
         pending=counts.pending,
-        in_flight=min(state.in_flight, counts.pending),  # the two are not from the same instant
+        in_flight=min(position.in_flight, counts.pending),  # the two are not from the same instant
         sent=counts.sent,
         purged=counts.purged,
         dead=counts.dead,
