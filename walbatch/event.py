@@ -29,8 +29,8 @@ Offset = NewType("Offset", int)
 MAX_NAME = 255
 """Characters of an id, an event's name or a property's name. Mixpanel cuts longer ones without a word."""
 
-MAX_PROPERTIES = 250
-"""Mixpanel takes 254 an event; the difference is room for the four that walbatch writes itself."""
+MAX_PROPERTIES = 247
+"""Mixpanel takes 254 an event; the difference is room for the seven that walbatch may write itself."""
 
 MAX_PROFILE_PROPERTIES = 2000
 """What one profile can hold."""
@@ -163,6 +163,10 @@ def identity_link(*, identified_id: str, anonymous_id: str, link_id: str = "", n
     """
     check_id(identified_id, "identity_link.identified_id", required=True)
     check_id(anonymous_id, "identity_link.anonymous_id", required=True)
+    device_id = anonymous_id.removeprefix("$device:")
+    check_id(device_id, "identity_link.anonymous_id", required=True)
+    if link_id:
+        check_text(link_id, "identity_link.link_id", required=True)
     pair = {"$identified_id": identified_id, "$anon_id": anonymous_id}
     return track(
         name="$identify",
@@ -170,7 +174,7 @@ def identity_link(*, identified_id: str, anonymous_id: str, link_id: str = "", n
         event_id=link_id or _digest(orjson.dumps(pair)),
         properties=pair,
         user_id=identified_id,
-        device_id=anonymous_id.removeprefix("$device:"),
+        device_id=device_id,
         now_ms=now_ms,
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import assert_never
 
@@ -91,11 +90,13 @@ class Flusher:
             draining = asyncio.ensure_future(self._draining.wait())
             try:
                 await asyncio.wait((fetch, draining), return_when=asyncio.FIRST_COMPLETED)
+                fetch.cancel()  # which does nothing if it is done
+                await asyncio.wait([fetch])
             finally:
                 draining.cancel()
-                fetch.cancel()  # which does nothing if it is done
-            with suppress(asyncio.CancelledError):
-                return await fetch
+                fetch.cancel()
+            if not fetch.cancelled():
+                return fetch.result()
         if self._breaker.condition.state is not State.OK:
             return None
         rest = await self._log.fetch(lane, self._policy.at_once(), wait=False)
@@ -159,7 +160,7 @@ class Flusher:
         return outcomes, answer
 
     def _learn(self, answer: Split) -> None:
-        """Keep to the limit that the destination named, from the next batch on."""
+        """Keep to the limit that the destination named, from the next fetch on."""
         if answer.max_bytes:
             self._policy = replace(self._policy, max_bytes=min(self._policy.max_bytes, answer.max_bytes))
 

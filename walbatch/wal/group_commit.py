@@ -106,13 +106,14 @@ class GroupCommit(Generic[W, R]):
     async def _store(self, group: Sequence[tuple[W, asyncio.Future[R]]]) -> None:
         try:
             results = await self._commit([write for write, _ in group])
+            answers = list(zip(group, results, strict=True))
         except Unavailable as error:
             _fail(group, error)
         except BaseException:
             _fail(group, CommitFailed("the log stopped while this was being stored; send it again"))
             raise
         else:
-            for (_, future), result in zip(group, results, strict=True):
+            for (_, future), result in answers:
                 if not future.done():  # done means that its caller was cancelled
                     future.set_result(result)
 
