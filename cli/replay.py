@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def _follow(counts: Iterator[int], total: int) -> int:
 
     console = Console(stderr=True)
     done = 0
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("replaying", total=total)
         for count in counts:
             done = count
@@ -155,10 +156,10 @@ class _ServerLog:
     def plan(self, selection: Selection) -> Plan:
         from walbatch.wal.selection import Plan
 
-        return Plan(**self._client.post("/replay", asdict(selection) | {"dry_run": True}))
+        return Plan(**self._client.post("/replay", {"selection": asdict(selection), "dry_run": True}))
 
     def replay(self, selection: Selection) -> Iterator[int]:
-        for line in self._client.stream("/replay", asdict(selection) | {"dry_run": False}):
+        for line in self._client.stream("/replay", {"selection": asdict(selection), "dry_run": False}):
             yield line["replayed"]
 
 

@@ -63,9 +63,11 @@ def _print(document: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would cut the numbers
     for destination in document["destinations"]:
         console.print(_sentence(document, destination), soft_wrap=True)
-    table = Table("destination", "lane", *_COLUMNS, box=None, pad_edge=False)
+    table = Table("to", "lane", *(name.replace("_", " ") for name in _COLUMNS), box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
     for destination in document["destinations"]:
@@ -74,6 +76,8 @@ def _print(document: dict[str, Any]) -> None:
     console.print(table)
     console.print(_footer(document), soft_wrap=True)
 
+
+PIPE_WIDTH = 200
 
 _COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "resolved", "purged")
 

@@ -17,7 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -41,22 +41,13 @@ domain name (DNS rebinding) says something else."""
 
 
 class ReplayRequest(BaseModel):
-    """Body of POST /replay: the fields of `walbatch.wal.selection.Selection`, and whether only to count."""
+    """Body of POST /replay."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    since_ms: int | None = None
-    until_ms: int | None = None
-    event: str | None = None
-    distinct_id: str | None = None
-    status: Literal["sent", "dead", "all"] = "all"
-    limit: int | None = None
-    through: int | None = None
+    selection: Selection
     dry_run: bool = True
-
-    def selection(self) -> Selection:
-        """Return the selection without the rest."""
-        return Selection(**self.model_dump(exclude={"dry_run"}))
+    """Whether to count only."""
 
 
 class Admin:
@@ -104,10 +95,9 @@ class Admin:
         except ValidationError as error:
             fields = ", ".join(str(e["loc"][0]) if e["loc"] else "body" for e in error.errors(include_input=False))
             return _json({"error": f"not a replay request: {fields}"}, 400)
-        selection = body.selection()
         if body.dry_run:
-            return _json(asdict(await replay.plan(self._log, self._destination, selection)))
-        return StreamingResponse(self._progress(selection), media_type="application/x-ndjson")
+            return _json(asdict(await replay.plan(self._log, self._destination, body.selection)))
+        return StreamingResponse(self._progress(body.selection), media_type="application/x-ndjson")
 
     async def _progress(self, selection: Selection) -> AsyncIterator[bytes]:
         """Yield a line after each page, and one with `error` if it could not go on."""
