@@ -87,13 +87,13 @@ class Admin:
         return _json(document)
 
     async def _replay(self, request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._token.encode()):
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             return _json({"error": f"the token of {TOKEN_FILE} in the data directory is missing or wrong"}, 401)
         try:
             body = ReplayRequest.model_validate_json(await request.body())
         except ValidationError as error:
-            fields = ", ".join(str(e["loc"][0]) if e["loc"] else "body" for e in error.errors(include_input=False))
+            fields = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False))
             return _json({"error": f"not a replay request: {fields}"}, 400)
         if body.dry_run:
             return _json(asdict(await replay.plan(self._log, self._destination, body.selection)))

@@ -30,9 +30,9 @@ DESTINATIONS = ["there", "elsewhere"]
 LANES = [Lane(name, kind) for name in DESTINATIONS for kind in Kind]
 
 outcome: st.SearchStrategy[Outcome] = st.sampled_from([DELIVERED, DELIVERED, RETRY, Rejected(400, "f", "r")])
-lane = st.sampled_from(LANES)
-# Few ids, so that many of them repeat.
-names = st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(0, 30)), min_size=1, max_size=8)
+# Mostly events; some ids repeat.
+kinds = st.sampled_from([Kind.EVENT, Kind.EVENT, Kind.PROFILE])
+names = st.lists(st.tuples(kinds, st.integers(0, 9) | st.integers(0, 10_000)), min_size=1, max_size=12)
 
 
 def stored(connection: Connection) -> set[Offset]:
@@ -105,25 +105,36 @@ class LogModel(RuleBasedStateMachine):
         """Store some records, of which some were stored before."""
         self.append_both([make(kind, number, self.clock.wall_ms()) for kind, number in names])
 
+    @property
+    def settled(self) -> list[Offset]:
+        """What was answered somewhere and is still stored."""
+        states = [item for status in self.spec._status.values() for item in status.items()]
+        return sorted({offset for offset, state in states if state in (SENT, DEAD)} - self.purged)
+
+    @precondition(lambda self: self.settled)
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
         """Store something again that was settled, as `replay` does."""
-        settled = {
-            offset
-            for status in self.spec._status.values()
-            for offset, state in status.items()
-            if state in (SENT, DEAD) and offset not in self.purged
-        }
-        if settled:
-            offset = data.draw(st.sampled_from(sorted(settled)))
-            original = self.spec._records[offset - 1]
-            self.append_both([replace(original, replay_of=offset, received_at_ms=self.clock.wall_ms())])
+        offset = data.draw(st.sampled_from(self.settled))
+        original = self.spec._records[offset - 1]
+        self.append_both([replace(original, replay_of=offset, received_at_ms=self.clock.wall_ms())])
 
-    @rule(lane=lane, limit=st.integers(1, 6))
-    def fetch(self, lane: Lane, limit: int) -> None:
+    @property
+    def pending_lanes(self) -> list[Lane]:
+        """The lanes that have something to hand out."""
+        return [lane for lane in LANES if PENDING in self.spec._status[lane].values()]
+
+    @precondition(lambda self: self.pending_lanes)
+    @rule(data=st.data(), limits=st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    def fetch(self, data: st.DataObject, limits: list[int]) -> None:
+        """Fetch some batches of one lane."""
+        lane = data.draw(st.sampled_from(self.pending_lanes))
+        for limit in limits:
+            if lane in self.pending_lanes:
+                self.fetch_both(lane, limit)
+
+    def fetch_both(self, lane: Lane, limit: int) -> None:
         """Fetch a batch: what the specification hands out, or the first part of it."""
-        if PENDING not in self.spec._status[lane].values():
-            return
         policy = BatchPolicy(max_size=limit).at_once()
         batch = self.runner.run(self.log.fetch(lane, policy))
         assert 1 <= len(batch.entries) <= limit
@@ -148,22 +159,18 @@ class LogModel(RuleBasedStateMachine):
     def deliver(self) -> None:
         """Hand out what waits everywhere and settle it, and all that was in flight, as delivered."""
         for lane in LANES:
-            while PENDING in self.spec._status[lane].values():
-                self.fetch(lane, 50)
+            while lane in self.pending_lanes:
+                self.fetch_both(lane, 50)
         while self.in_flight:
             batch = self.in_flight.pop()
             settlement = Settlement(batch, [DELIVERED] * len(batch.entries), Condition(), "200", 1, 2)
             self.runner.run(self.log.settle(settlement))
             self.runner.run(self.spec.settle(settlement))
 
-    @rule(seconds=st.integers(1, 100))
-    def time_passes(self, seconds: int) -> None:
-        """Let later records be younger."""
-        self.runner.run(self.clock.advance(seconds))
-
-    @rule(age_s=st.integers(0, 200), limit=st.integers(1, 20))
-    def purge(self, age_s: int, limit: int) -> None:
-        """Delete a slice: only old records that every lane has done with."""
+    @rule(passed_s=st.integers(1, 60), age_s=st.integers(0, 100), limit=st.integers(1, 20))
+    def purge(self, passed_s: int, age_s: int, limit: int) -> None:
+        """Some time later delete a slice: only old records that every lane has done with."""
+        self.runner.run(self.clock.advance(passed_s))
         before_ms = self.clock.wall_ms() - age_s * 1000
         deleted = self.runner.run(self.log.purge(before_ms, limit))
         ever = {Offset(offset) for offset in range(1, len(self.spec._records) + 1)}
@@ -175,22 +182,16 @@ class LogModel(RuleBasedStateMachine):
             assert states <= {SENT, RESOLVED}
         self.purged |= gone
 
-    @rule()
-    def restart(self) -> None:
-        """Stop in an orderly way, and start again."""
-        self.close()
-        self.forget()
-        self.open()
-
-    @rule()
-    def crash(self) -> None:
-        """Go on with the files as a kill would leave them; SQLite's shared memory is gone."""
+    @rule(killed=st.booleans())
+    def restart(self, killed: bool) -> None:  # noqa: FBT001
+        """Stop and start again: in an orderly way, or with the files as a kill leaves them, without shared memory."""
         before = self.directory
-        self.lives += 1
-        self.directory.mkdir(mode=0o700)
-        database = before / DATABASE_FILE
-        # In a process of its own: a descriptor that is closed in this one would take the locks with it.
-        subprocess.run(["cp", database, wal_file(database), self.directory], check=True)
+        if killed:
+            self.lives += 1
+            self.directory.mkdir(mode=0o700)
+            database = before / DATABASE_FILE
+            # In a process of its own: a descriptor that is closed in this one would take the locks with it.
+            subprocess.run(["cp", database, wal_file(database), self.directory], check=True)
         self.close()
         self.forget()
         self.open()

@@ -1,0 +1,154 @@
+"""The admin port: who may ask what, and what is answered."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from walbatch import admin, http_server
+from walbatch.admin import TOKEN_FILE, Admin
+from walbatch.batching import BatchPolicy
+from walbatch.delivery import DELIVERED
+from walbatch.errors import BacklogFull, ConfigurationError
+from walbatch.event import Kind, track
+from walbatch.retry import Condition
+from walbatch.testing.clock import FakeClock
+from walbatch.wal import Lane, Settlement
+from walbatch.wal.sqlite import SqliteLog
+
+TOKEN = "the-token-of-this-run"
+AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Rig:
+    """An admin port on a socket, over a log with three delivered events."""
+
+    def __init__(self, log: SqliteLog, clock: FakeClock) -> None:
+        self.log = log
+        self.ready = True
+        self.admin = Admin(log, "there", clock, lambda: self.ready, TOKEN)
+        self.client = httpx.AsyncClient()
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        """Ask."""
+        return await self.client.get(path, **options)
+
+    async def replay(self, headers: dict[str, str] = AUTHORISED, **body: Any) -> httpx.Response:
+        """Ask for a replay."""
+        return await self.client.post("/replay", json=body, headers=headers)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A log that has delivered three events, and its admin port."""
+    clock = FakeClock()
+    async with SqliteLog(tmp_path / "data", ["there"], clock, allow_affected_sqlite=True) as log:
+        names = ("Tick", "Tick", "Tock")
+        await log.append([track(name=name, properties={}, now_ms=clock.wall_ms()) for name in names])
+        batch = await log.fetch(Lane("there", Kind.EVENT), BatchPolicy().at_once())
+        await log.settle(Settlement(batch, [DELIVERED] * 3, Condition(), "200", 1, 2))
+        made = Rig(log, clock)
+        listener = admin.listen("127.0.0.1:0")
+        async with (
+            http_server.serve(admin.check_host(made.admin.app, listener), listener),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as made.client,
+        ):
+            yield made
+
+
+async def test_ready_follows_the_server_and_live_does_not(rig: Rig) -> None:
+    """While it drains, the server is alive and not ready."""
+    assert [(await rig.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 200]
+    rig.ready = False
+    assert [(await rig.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 503]
+
+
+async def test_stats_are_those_of_the_log(rig: Rig) -> None:
+    """The document has the totals, the lanes, and what an acknowledgement means."""
+    document = (await rig.get("/stats")).json()
+    assert (document["accepted"], document["sent"], document["pending"]) == (3, 3, 0)
+    assert (document["serving"], document["durability"], document["engine"]) == (True, "fsynced", "sqlite")
+    (destination,) = document["destinations"]
+    assert (destination["name"], destination["state"], destination["retry_at"]) == ("there", "ok", None)
+    assert [lane["name"] for lane in destination["lanes"]] == ["events", "profiles"]
+
+
+async def test_a_dry_run_counts_and_changes_nothing(rig: Rig) -> None:
+    """The plan has the count by outcome and the span."""
+    plan = (await rig.replay(selection={"event": "Tick"})).json()
+    assert (plan["count"], plan["sent"], plan["dead"]) == (2, 2, 0)
+    assert (await rig.log.backlog()).accepted == 3
+
+
+async def test_a_replay_reports_as_it_goes(rig: Rig) -> None:
+    """Each line has the count so far; the records are in the log again."""
+    answer = await rig.replay(selection={"event": "Tick"}, dry_run=False)
+    assert answer.text == '{"replayed":2}\n'
+    assert (await rig.log.backlog()).accepted == 5
+
+
+async def test_a_replay_that_cannot_go_on_says_why(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line has the reason, for the person who waits."""
+
+    async def full(*_: object) -> None:
+        raise BacklogFull("the disk is full")
+
+    monkeypatch.setattr(rig.log, "append", full)
+    answer = await rig.replay(selection={}, dry_run=False)
+    assert answer.text == '{"error":"the disk is full"}\n'
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": "Bearer é"}],
+    ids=["no token", "a wrong token", "another scheme", "not even ASCII"],
+)
+async def test_a_replay_needs_the_token(rig: Rig, headers: dict[str, str]) -> None:
+    """Without the token of the data directory nothing is planned or repeated."""
+    encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+    answer = await rig.client.post("/replay", json={"selection": {}, "dry_run": False}, headers=encoded)
+    assert answer.status_code == 401
+    assert TOKEN_FILE in answer.json()["error"]
+    assert (await rig.log.backlog()).accepted == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"selection": {"status": "everything"}}, "selection.status"),
+        ({"selection": {}, "dryrun": False}, "dryrun"),
+        ({}, "selection"),
+    ],
+)
+async def test_a_malformed_replay_names_the_field(rig: Rig, body: dict[str, Any], field: str) -> None:
+    """A typing error never becomes a replay of everything."""
+    answer = await rig.replay(**body)
+    assert answer.status_code == 400
+    assert field in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("localhost:1", 200), ("127.0.0.1", 200)])
+async def test_a_page_that_was_led_here_by_its_own_name_gets_nothing(rig: Rig, host: str, status: int) -> None:
+    """On loopback only names of this machine are answered."""
+    assert (await rig.get("/stats", headers={"Host": host})).status_code == status
+
+
+def test_the_token_is_new_for_each_run_and_for_its_owner_only(tmp_path: Path) -> None:
+    """Whoever may not read the data directory's secrets does not get the token."""
+    first, second = admin.write_token(tmp_path), admin.write_token(tmp_path)
+    assert first != second
+    assert (tmp_path / TOKEN_FILE).read_text() == second
+    assert stat.S_IMODE((tmp_path / TOKEN_FILE).stat().st_mode) == 0o600
+
+
+def test_a_port_in_use_is_an_error_of_the_configuration() -> None:
+    """The message names the setting."""
+    with admin.listen("127.0.0.1:0") as listener:
+        listener.listen()
+        with pytest.raises(ConfigurationError, match="WALBATCH_ADMIN_LISTEN"):
+            admin.listen(f"127.0.0.1:{listener.getsockname()[1]}")
