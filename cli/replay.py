@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
@@ -186,19 +185,12 @@ class _OwnLog:
 def _own_log(settings: Settings) -> tuple[SqliteLog, str]:
     """Return the directory's log, and the destination whose outcomes count."""
     from walbatch.clock import SystemClock
-    from walbatch.errors import ConfigurationError
-    from walbatch.wal import driver, store
-    from walbatch.wal.files import DATABASE_FILE
+    from walbatch.wal import store
+    from walbatch.wal.reading import reading
     from walbatch.wal.sqlite import SqliteLog
 
-    database: Path = settings.data_dir / DATABASE_FILE
-    if not database.exists():
-        raise ConfigurationError(f"there is no log in {settings.data_dir} (WALBATCH_DATA_DIR, --data-dir)")
-    connection = driver.open_reader(database)
-    try:
+    with reading(settings.data_dir) as connection:
         known = store.destinations(connection)
-    finally:
-        connection.close()
     destination = known[0] if len(known) == 1 else settings.destination
     log = SqliteLog(
         settings.data_dir, [destination], SystemClock(), allow_affected_sqlite=settings.allow_affected_sqlite

@@ -37,19 +37,16 @@ def _from_server(directory: Path) -> dict[str, Any] | None:
 
 
 def _from_disk(directory: Path) -> dict[str, Any]:
-    from walbatch.errors import ConfigurationError
     from walbatch.stats import document, read_backlog
     from walbatch.wal.files import DATABASE_FILE, file_sizes
     from walbatch.wal.ownership import is_owned
+    from walbatch.wal.reading import reading
 
-    database = directory / DATABASE_FILE
-    if not database.exists():
-        raise ConfigurationError(
-            f"there is no log in {directory} (WALBATCH_DATA_DIR, --data-dir); `walbatch serve` makes one"
-        )
-    database_bytes, wal_bytes = file_sizes(database)
+    with reading(directory) as connection:
+        backlog = read_backlog(connection)
+    database_bytes, wal_bytes = file_sizes(directory / DATABASE_FILE)
     return document(
-        read_backlog(database),
+        backlog,
         now_ms=time.time_ns() // 1_000_000,
         durability="fsynced",
         database_bytes=database_bytes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from walbatch.event import Kind
@@ -62,11 +61,7 @@ def rfc3339(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read_backlog(database: Path) -> Backlog:
-    """Read the backlog of a database that nobody serves, or that somebody else does, without changing it."""
-    connection = driver.open_reader(database)
-    try:
-        lanes = [Lane(name, kind) for name in store.destinations(connection) for kind in Kind]
-        return store.backlog(connection, {lane: store.load_lane(connection, lane).position for lane in lanes})
-    finally:
-        connection.close()
+def read_backlog(connection: driver.Connection) -> Backlog:
+    """Read the backlog of every destination that was ever served."""
+    lanes = [Lane(name, kind) for name in store.destinations(connection) for kind in Kind]
+    return store.backlog(connection, {lane: store.load_lane(connection, lane).position for lane in lanes})

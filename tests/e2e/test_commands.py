@@ -57,6 +57,31 @@ def test_stats_without_a_log_says_what_to_do(tmp_path: Path) -> None:
     assert not empty.data.exists()
 
 
+def test_a_directory_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
+    """A file in the place of the data directory is an error of the configuration, not a traceback."""
+    with site(tmp_path) as here:
+        here.data.write_text("not a directory")
+        for command in (["serve"], ["migrate"], ["replay", "--yes"], ["stats"]):
+            result = here.run(*command, check=False)
+            assert (command, result.returncode) == (command, 78)
+            assert "WALBATCH_DATA_DIR" in result.stderr
+            assert "Traceback" not in result.stderr
+
+
+def test_a_file_that_is_no_database_is_explained_and_left_alone(tmp_path: Path) -> None:
+    """No command touches it; the server says how to recover."""
+    with site(tmp_path) as here:
+        here.data.mkdir()
+        database = here.data / "events.db"
+        database.write_bytes(b"something else, " * 1000)
+        before = database.read_bytes()
+        for command, code in ((["serve"], 65), (["migrate"], 65), (["stats"], 74), (["replay", "--yes"], 74)):
+            result = here.run(*command, check=False)
+            assert (command, result.returncode) == (command, code)
+            assert "Traceback" not in result.stderr
+        assert database.read_bytes() == before
+
+
 def test_a_replay_through_a_running_server_sends_the_same_bytes_again(here: Site) -> None:
     """The selected events, and only they, arrive a second time, identical."""
     result = here.run("replay", "--event", "Tick", "--distinct-id", "u1", "--yes")

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from walbatch.errors import LogLocked
+from walbatch.errors import ConfigurationError, LogLocked
 
 LOCK_FILE = "walbatch.lock"
 
@@ -27,6 +27,7 @@ class Ownership:
 
     Raises:
         LogLocked: another process has it; the text names that process.
+        ConfigurationError: it cannot be made, or not be written in.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -34,9 +35,15 @@ class Ownership:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._directory / LOCK_FILE, flags, 0o600)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self._directory / LOCK_FILE, flags, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"WALBATCH_DATA_DIR: {self._directory} cannot be used ({error.strerror});"
+                " it must be a directory that this user may write in"
+            ) from error
         if not self._take():
             os.close(self._descriptor)
             pid = owner(self._directory).get("pid", "unknown")
