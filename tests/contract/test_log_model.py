@@ -63,7 +63,8 @@ class LogModel(RuleBasedStateMachine):
         self.spec = MemoryLog(DESTINATIONS, self.clock)
         self.in_flight: list[Batch] = []
         self.purged: set[Offset] = set()
-        self.failures = 0
+        self.settlements = 0
+        self.settled_since_start = False
 
     @initialize()
     def begin(self) -> None:
@@ -125,7 +126,7 @@ class LogModel(RuleBasedStateMachine):
         return [lane for lane in LANES if PENDING in self.spec._status[lane].values()]
 
     @precondition(lambda self: self.pending_lanes)
-    @rule(data=st.data(), limits=st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    @rule(data=st.data(), limits=st.lists(st.integers(1, 6), min_size=2, max_size=5))
     def fetch(self, data: st.DataObject, limits: list[int]) -> None:
         """Fetch some batches of one lane."""
         lane = data.draw(st.sampled_from(self.pending_lanes))
@@ -136,37 +137,46 @@ class LogModel(RuleBasedStateMachine):
     def fetch_both(self, lane: Lane, limit: int) -> None:
         """Fetch a batch: what the specification hands out, or the first part of it."""
         policy = BatchPolicy(max_size=limit).at_once()
-        batch = self.runner.run(self.log.fetch(lane, policy))
+        batch = self.runner.run(asyncio.wait_for(self.log.fetch(lane, policy), 10))
         assert 1 <= len(batch.entries) <= limit
         assert batch == self.runner.run(self.spec.fetch(lane, replace(policy, max_size=len(batch.entries))))
         self.in_flight.append(batch)
 
     @precondition(lambda self: self.in_flight)
-    @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
-        """Settle any batch that is in flight, in any order, sometimes twice."""
-        batch = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
-        size = len(batch.entries)
-        outcomes = data.draw(st.lists(outcome, min_size=size, max_size=size))
-        self.failures += 1
-        condition = Condition(State.RETRYING, self.failures, self.clock.wall_ms(), f"error {self.failures}")
+    @rule(data=st.data(), places=st.lists(st.integers(0, 9), min_size=1, max_size=3))
+    def settle(self, data: st.DataObject, places: list[int]) -> None:
+        """Settle batches that are in flight, in any order, sometimes twice."""
+        for place in places[: len(self.in_flight)]:
+            batch = self.in_flight.pop(place % len(self.in_flight))
+            size = len(batch.entries)
+            outcomes = data.draw(st.just([DELIVERED] * size) | st.lists(outcome, min_size=size, max_size=size))
+            self.settle_both(batch, outcomes, times=data.draw(st.integers(1, 2)))
+
+    def settle_both(self, batch: Batch, outcomes: Sequence[Outcome], times: int = 1) -> None:
+        """Settle a batch in both, with a condition that nothing else has."""
+        self.settlements += 1
+        condition = Condition(State.RETRYING, self.settlements, self.clock.wall_ms(), f"error {self.settlements}")
         settlement = Settlement(batch, outcomes, condition, "note", 1, 2)
-        for _ in range(data.draw(st.integers(1, 2))):
+        for _ in range(times):
             self.runner.run(self.log.settle(settlement))
         self.runner.run(self.spec.settle(settlement))
+        self.settled_since_start = True
 
-    @rule()
-    def deliver(self) -> None:
-        """Hand out what waits everywhere and settle it, and all that was in flight, as delivered."""
-        for lane in LANES:
-            while lane in self.pending_lanes:
-                self.fetch_both(lane, 50)
-        while self.in_flight:
+    @precondition(lambda self: self.pending_lanes)
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        """Deliver everything of one lane, but what is in flight already."""
+        self.deliver_all(data.draw(st.sampled_from(self.pending_lanes)), len(self.in_flight))
+
+    def deliver_all(self, lane: Lane, but: int = 0) -> None:
+        """Hand out all of a lane, and settle as delivered what is in flight, but for the first few."""
+        while lane in self.pending_lanes:
+            self.fetch_both(lane, 50)
+        while len(self.in_flight) > but:
             batch = self.in_flight.pop()
-            settlement = Settlement(batch, [DELIVERED] * len(batch.entries), Condition(), "200", 1, 2)
-            self.runner.run(self.log.settle(settlement))
-            self.runner.run(self.spec.settle(settlement))
+            self.settle_both(batch, [DELIVERED] * len(batch.entries))
 
+    @precondition(lambda self: self.settled)
     @rule(passed_s=st.integers(1, 60), age_s=st.integers(0, 100), limit=st.integers(1, 20))
     def purge(self, passed_s: int, age_s: int, limit: int) -> None:
         """Some time later delete a slice: only old records that every lane has done with."""
@@ -182,6 +192,7 @@ class LogModel(RuleBasedStateMachine):
             assert states <= {SENT, RESOLVED}
         self.purged |= gone
 
+    @precondition(lambda self: self.settled_since_start)
     @rule(killed=st.booleans())
     def restart(self, killed: bool) -> None:  # noqa: FBT001
         """Stop and start again: in an orderly way, or with the files as a kill leaves them, without shared memory."""
@@ -195,6 +206,7 @@ class LogModel(RuleBasedStateMachine):
         self.close()
         self.forget()
         self.open()
+        self.settled_since_start = False
 
     @invariant()
     def both_count_the_same(self) -> None:
@@ -218,7 +230,8 @@ class LogModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         """In the end everything that is owed can be delivered."""
         try:
-            self.deliver()
+            for lane in LANES:
+                self.deliver_all(lane)
             self.both_count_the_same()
             self.close()
         finally:
@@ -228,5 +241,5 @@ class LogModel(RuleBasedStateMachine):
 
 TestLogModel = LogModel.TestCase
 TestLogModel.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

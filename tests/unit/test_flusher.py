@@ -285,16 +285,18 @@ def size(payloads: Sequence[str]) -> int:
     return sum(len(payload) + 1 for payload in payloads)
 
 
-async def test_a_limit_that_was_named_holds_from_the_next_batch_on() -> None:
-    """After a 413 that tells its limit the next batch is no larger."""
+async def test_a_limit_that_was_named_holds_from_the_next_fetch_on() -> None:
+    """After a 413 that tells its limit, batches are no larger, but for the one that was already being waited for."""
     rig = Rig(ScriptedSink([Split(413, "too large", max_bytes=1000)]))
     async with rig.running():
         await rig.append(*numbered(0, 50))
         await rig.settled(50)
         await rig.append(*numbered(50, 100))
-        await rig.sink.called(4)
+        await rig.settled(100)
+        await rig.append(*numbered(100, 150))
+        await rig.sink.called(5)
     assert size(rig.sink.calls[0].payloads) > 1001
-    assert size(rig.sink.calls[3].payloads) <= 1001
+    assert size(rig.sink.calls[4].payloads) <= 1001
 
 
 async def test_a_limit_is_only_ever_lowered() -> None:
