@@ -60,6 +60,7 @@ BAD_IDS = frozenset(
 )
 """Ids that Mixpanel refuses, in lower case."""
 
+_CONTAINERS = (dict, list)
 _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 
 
@@ -233,14 +234,15 @@ def check_properties(properties: Mapping[str, Any], field: str, limit: int) -> N
     """Refuse properties that Mixpanel refuses: too many, too deep, too long, or names that are not theirs to set."""
     if len(properties) > limit:
         raise InvalidRecord(field, "TOO_MANY", f"has {len(properties)} properties; at most {limit} fit")
+    if not RESERVED.isdisjoint(properties):
+        key = min(RESERVED.intersection(properties))
+        raise InvalidRecord(f"{field}.{key}", "RESERVED", "is set by walbatch; use the record's own fields")
     for key, value in properties.items():
-        if key in RESERVED:
-            raise InvalidRecord(f"{field}.{key}", "RESERVED", "is set by walbatch; use the record's own fields")
-        if not key or len(key) > MAX_NAME:
+        if not 0 < len(key) <= MAX_NAME:
             raise InvalidRecord(
                 field, "BAD_NAME", f"has a property name of {len(key)} characters; 1 to {MAX_NAME} are kept"
             )
-        if type(value) in (dict, list):
+        if type(value) in _CONTAINERS:
             _check_nested(value, f"{field}.{key}", MAX_DEPTH)
 
 
@@ -250,7 +252,7 @@ def _check_nested(value: dict[str, Any] | list[Any], field: str, levels: int) ->
     if len(value) > MAX_ELEMENTS:
         raise InvalidRecord(field, "TOO_MANY", f"has {len(value)} elements; at most {MAX_ELEMENTS} fit")
     for inner in value.values() if isinstance(value, dict) else value:
-        if type(inner) in (dict, list):
+        if type(inner) in _CONTAINERS:
             _check_nested(inner, field, levels - 1)
 
 

@@ -45,7 +45,8 @@ from walbatch.sinks import Sink
 from walbatch.sinks.http import HttpSink
 from walbatch.sinks.mixpanel import REGION_URLS, Credentials, Mixpanel
 from walbatch.sinks.stdout import StdoutSink
-from walbatch.wal.sqlite import Limits, SqliteLog
+from walbatch.wal.admission import Limits
+from walbatch.wal.sqlite import SqliteLog
 
 log = structlog.stdlib.get_logger("walbatch.service")
 

@@ -22,7 +22,7 @@ Connection = _types.Connection
 """The shape of a connection, whichever module made it."""
 
 Error: type[_types.Error] = sqlite3.Error
-"""Base class of what a connection raises. Translate by `result_code`, never by text."""
+"""Base class of what a connection raises. Told apart by its code, never by its text."""
 
 SQLITE_VERSION: str = sqlite3.sqlite_version
 """The version of the library that is really used."""
@@ -48,10 +48,19 @@ _WRITER_PRAGMAS = _PRAGMAS | {
 }
 
 
-def result_code(error: _types.Error) -> int:
-    """Return SQLite's primary result code, such as 13 for SQLITE_FULL; 0 if there is none."""
+def is_full(error: _types.Error) -> bool:
+    """Say whether the disk, or the largest size of the database, is reached (SQLITE_FULL)."""
+    return _result_code(error) == 13  # noqa: PLR2004
+
+
+def is_damage(error: _types.Error) -> bool:
+    """Say whether the file itself is at fault (SQLITE_CORRUPT, SQLITE_NOTADB)."""
+    return _result_code(error) in {11, 26}
+
+
+def _result_code(error: _types.Error) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
+    return code & 0xFF  # the rest says more precisely what kind of it
 
 
 def is_affected(version: str) -> bool:

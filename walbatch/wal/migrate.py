@@ -65,6 +65,7 @@ def migrate(connection: Connection, path: Path) -> list[int]:
 def _copy_before(connection: Connection, path: Path, version: int) -> None:
     copy = path.with_name(f"{path.name}.before-v{version}")
     copy.unlink(missing_ok=True)
+    os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # as private as the original
     connection.execute("VACUUM INTO ?", (str(copy),))
     for target in (copy, copy.parent):
         descriptor = os.open(target, os.O_RDONLY)

@@ -65,15 +65,20 @@ def _inspect(database: Path, *, unclean: bool) -> None:
             if unclean and database.stat().st_size <= QUICK_CHECK_MAX_BYTES:
                 findings = [row[0] for row in connection.execute("PRAGMA quick_check(5)").fetchall()]
                 if findings != ["ok"]:
-                    raise CorruptLog(f"{database} is damaged ({findings[0]}). {_ADVICE}")
+                    raise damaged(database, findings[0])
         finally:
             connection.close()
     except driver.Error as error:
-        raise CorruptLog(f"{database} cannot be read as a database ({error}). {_ADVICE}") from error
+        raise damaged(database, error) from error
+
+
+def damaged(database: Path, finding: object) -> CorruptLog:
+    """Return the error for a damaged database, with what to do."""
+    return CorruptLog(f"{database} is damaged ({finding}). {_ADVICE}")
 
 
 _ADVICE = (
-    "Nothing was changed. Keep a copy of the whole directory; then restore a backup, or recover what can be read with"
+    "Keep a copy of the whole directory; then restore a backup, or recover what can be read with"
     " `sqlite3 events.db .recover`, or move the directory away to start anew"
 )
 

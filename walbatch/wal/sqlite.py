@@ -22,11 +22,9 @@ A COMMIT that raised is ambiguous: its rows may be there after a restart. It is 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -35,52 +33,22 @@ import aiosqlite
 
 from walbatch.batching import BatchPolicy, byte_length
 from walbatch.clock import Clock
-from walbatch.errors import BacklogFull, CommitFailed, CorruptLog, StorageFailed, WalbatchError
-from walbatch.event import Kind, Offset, Record
+from walbatch.errors import BacklogFull, CommitFailed, StorageFailed, WalbatchError
+from walbatch.event import Kind, Record
 from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, recovery, store
+from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
-from walbatch.wal.lanes import LaneState, Run, runs
+from walbatch.wal.lanes import LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.recent import WINDOW, RecentIds
+from walbatch.wal.transaction import Answer, Planner, Purge, Transaction, Write
 
 T = TypeVar("T")
 
 MAX_FAILED_COMMITS = 3
 """After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
-
-_SQLITE_FULL = 13
-_SQLITE_DAMAGED = {11, 26}  # CORRUPT, NOTADB
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to refuse new records, so that delivery keeps the room that it needs itself. 0 means no limit."""
-
-    max_backlog_bytes: int = 0
-    min_free_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Purge:
-    before_ms: int
-    limit: int
-
-
-_Write = Sequence[Record] | Settlement | _Purge
-_Result = list[Appended] | int | None
-
-
-@dataclass(slots=True)
-class _Group:
-    """One transaction: what to do on disk, and what each write is to be answered."""
-
-    records: list[Record]
-    settlements: list[tuple[Settlement, list[Run], int]]
-    purges: list[_Purge]
-    offsets: Sequence[Offset] = ()
-    purged: int = 0
 
 
 class SqliteLog:
@@ -94,14 +62,14 @@ class SqliteLog:
         destinations: Sequence[str],
         clock: Clock,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = NO_LIMITS,
         allow_affected_sqlite: bool = False,
         recent_window: int = WINDOW,
     ) -> None:
         self.path = directory / DATABASE_FILE
         self.ownership = Ownership(directory)
         self._clock = clock
-        self._limits = limits
+        self._admission = Admission(directory, limits, clock)
         self._allow_affected = allow_affected_sqlite
         self._window = recent_window
         self._recent = RecentIds(recent_window)
@@ -110,11 +78,8 @@ class SqliteLog:
         self._states: dict[Lane, LaneState] = {}
         self._waiting_since_s: dict[Lane, float] = {}
         self._changed = {lane: asyncio.Event() for lane in self._lanes}
-        self._owed_bytes = 0
         self._failed_commits = 0
-        self._free_checked_s = float("-inf")
-        self._free_bytes = 0
-        self._commits = GroupCommit[_Write, _Result](self._commit, clock, weigh=_weight)
+        self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -133,7 +98,11 @@ class SqliteLog:
                 await _run(self._writer, self._open)
                 self._reader = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
                 self._questions = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
-            except (OSError, driver.Error) as error:
+            except driver.Error as error:
+                if driver.is_damage(error):
+                    raise recovery.damaged(self.path, error) from error
+                raise StorageFailed(f"cannot open {self.path}: {error}") from error
+            except OSError as error:
                 raise StorageFailed(f"cannot open {self.path}: {error}") from error
             self._committing = asyncio.create_task(self._commits.run(), name="group commit")
             stack.push_async_callback(self._close)
@@ -151,7 +120,7 @@ class SqliteLog:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         store.load_recent(connection, self._recent, self._window)
         counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
-        self._owed_bytes = sum(c.pending_bytes for c in counts.values())
+        self._admission.owed_bytes = sum(c.pending_bytes for c in counts.values())
         for lane in self._lanes:
             state = self._states[lane] = store.load_lane(connection, lane)
             self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, state.position.watermark + 1))
@@ -176,7 +145,7 @@ class SqliteLog:
         """See `EventLog.append`."""
         if not records:
             return []
-        self._admit()
+        self._admission.check()
         return cast(list[Appended], await self._commits.submit(records))
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
@@ -209,7 +178,7 @@ class SqliteLog:
 
         Returns how many; 0 means that nothing is left to delete. Open dead letters stay.
         """
-        return cast(int, await self._commits.submit(_Purge(before_ms, limit)))
+        return cast(int, await self._commits.submit(Purge(before_ms, limit)))
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
@@ -235,83 +204,25 @@ class SqliteLog:
         age_ms = 0 if received_at_ms is None else max(self._clock.wall_ms() - received_at_ms, 0)
         self._waiting_since_s[lane] = self._clock.monotonic_s() - age_ms / 1000
 
-    def _admit(self) -> None:
-        limits, now_s = self._limits, self._clock.monotonic_s()
-        if limits.max_backlog_bytes and self._owed_bytes >= limits.max_backlog_bytes:
-            raise BacklogFull(f"{self._owed_bytes} bytes wait for delivery; the limit is {limits.max_backlog_bytes}")
-        if limits.min_free_bytes and now_s - self._free_checked_s >= 1.0:
-            disk = os.statvfs(self.path.parent)
-            self._free_bytes, self._free_checked_s = disk.f_bavail * disk.f_frsize, now_s
-        if self._free_bytes < limits.min_free_bytes:
-            raise BacklogFull(f"{self._free_bytes} bytes are free on the disk; {limits.min_free_bytes} are kept free")
-
-    async def _commit(self, writes: Sequence[_Write]) -> list[_Result]:
-        group, answers = self._plan(writes)
+    async def _commit(self, writes: Sequence[Write]) -> list[Answer]:
+        transaction = Planner(self._recent, self._states).plan(writes)
         try:
-            await _run(self._writer, _transaction, group, self._lanes)
+            await _run(self._writer, lambda connection: transaction.run(connection, self._lanes))
         except driver.Error as error:
             raise self._failure(error) from error
         self._failed_commits = 0
-        self._follow(group)
-        return [answer(group) for answer in answers]
+        self._follow(transaction)
+        return [answer() for answer in transaction.answers]
 
-    def _plan(self, writes: Sequence[_Write]) -> tuple[_Group, list[Callable[[_Group], _Result]]]:
-        """Decide what a group stores: which records are duplicates, which settlements are news."""
-        group = _Group([], [], [])
-        answers: list[Callable[[_Group], _Result]] = []
-        seen = RecentIds()
-        settled: dict[Lane, tuple[set[Offset], list[Run]]] = {lane: (set(), []) for lane in self._lanes}
-        for write in writes:
-            if isinstance(write, Settlement):
-                self._plan_settlement(write, group, *settled[write.batch.lane])
-                answers.append(lambda _: None)
-            elif isinstance(write, _Purge):
-                group.purges.append(write)
-                answers.append(lambda done: done.purged)
-            else:
-                answers.append(self._plan_append(write, group, seen))
-        return group, answers
-
-    def _plan_append(self, records: Sequence[Record], group: _Group, seen: RecentIds) -> Callable[[_Group], _Result]:
-        places: list[tuple[bool, int]] = []  # (is an offset, else an index into the group's records), duplicate or not
-        duplicates: list[bool] = []
-        for record in records:
-            stored = self._recent.find(record)
-            index = seen.find(record) if stored is None else None
-            duplicates.append(stored is not None or index is not None)
-            if stored is None and index is None:
-                index = Offset(len(group.records))
-                group.records.append(record)
-                seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, index)
-            places.append((True, stored) if stored is not None else (False, cast(int, index)))
-
-        def answer(done: _Group) -> list[Appended]:
-            offsets = [Offset(at) if is_offset else done.offsets[at] for is_offset, at in places]
-            return [Appended(offset, duplicate) for offset, duplicate in zip(offsets, duplicates, strict=True)]
-
-        return answer
-
-    def _plan_settlement(
-        self, settlement: Settlement, group: _Group, firsts: set[Offset], given_back: list[Run]
-    ) -> None:
-        batch = settlement.batch
-        first, state = batch.entries[0].offset, self._states[batch.lane]
-        if first in firsts or not state.holds(first):
-            return  # settled before
-        cut = runs(batch.entries, settlement.outcomes)
-        firsts.add(first)
-        given_back.extend(run for run in cut if not run.settled)
-        group.settlements.append((settlement, cut, state.watermark_after(firsts, given_back)))
-
-    def _follow(self, group: _Group) -> None:
+    def _follow(self, done: Transaction) -> None:
         """Bring memory up to what the disk has now."""
         appended = dict.fromkeys(Kind, 0)
-        for record, offset in zip(group.records, group.offsets, strict=True):
+        for record, offset in zip(done.records, done.offsets, strict=True):
             appended[record.kind] += 1
             if record.replay_of is None:
                 self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
-        size = sum(byte_length(record.payload) for record in group.records)
-        self._owed_bytes += size * self._destinations
+        size = sum(byte_length(record.payload) for record in done.records)
+        self._admission.owed_bytes += size * self._destinations
         for lane in self._lanes:
             state = self._states[lane]
             if appended[lane.kind]:
@@ -319,42 +230,26 @@ class SqliteLog:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
                 state.waiting += appended[lane.kind]
                 self._changed[lane].set()
-        for settlement, cut, _ in group.settlements:
+        for settlement, cut, _ in done.settlements:
             lane = settlement.batch.lane
             self._states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
-            self._owed_bytes -= sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
+            self._admission.owed_bytes -= sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
             self._changed[lane].set()
 
     def _failure(self, error: sqlite3.Error) -> WalbatchError:
         """Translate what a transaction raised."""
-        code = driver.result_code(error)
-        if code == _SQLITE_FULL:
+        if driver.is_full(error):
             return BacklogFull("the disk is full; nothing was stored")
-        if code in _SQLITE_DAMAGED:
-            return CorruptLog(f"{self.path} is damaged: {error}. Stop, and see `walbatch serve` for how to recover")
+        if driver.is_damage(error):
+            return recovery.damaged(self.path, error)
         self._failed_commits += 1
         if self._failed_commits >= MAX_FAILED_COMMITS:
             return StorageFailed(f"{self._failed_commits} commits in a row failed on {self.path}: {error}")
         return CommitFailed(f"the commit failed ({error}), so it is not known whether this was stored; send it again")
 
 
-def _weight(write: _Write) -> int:
+def _weight(write: Write) -> int:
     return len(write) if isinstance(write, Sequence) else 1
-
-
-def _transaction(connection: driver.Connection, group: _Group, lanes: Iterable[Lane]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        group.offsets = store.append(connection, group.records)
-        for settlement, cut, settled_through in group.settlements:
-            store.settle(connection, settlement, [run for run in cut if run.settled], settled_through)
-        for purge in group.purges:
-            group.purged += store.purge(connection, lanes, purge.before_ms, purge.limit)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _connect(connector: Callable[[], driver.Connection]) -> aiosqlite.Connection:

@@ -1,0 +1,83 @@
+"""Small records for tests of a log on disk, and what a flusher would report about them."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from walbatch.batching import BatchPolicy
+from walbatch.delivery import DELIVERED, Outcome, Rejected
+from walbatch.event import Kind, Record, track
+from walbatch.retry import Condition
+from walbatch.testing.clock import FakeClock
+from walbatch.wal import Batch, EventLog, Lane, LaneBacklog, Settlement
+from walbatch.wal.files import DATABASE_FILE, wal_file
+from walbatch.wal.sqlite import SqliteLog
+
+EVENTS = Lane("there", Kind.EVENT)
+NOW = BatchPolicy().at_once()
+BAD = Rejected(400, "properties.time", "is invalid")
+
+
+def event(name: str, clock: FakeClock, **fields: Any) -> Record:
+    """A small valid event; its id is its name."""
+    known: dict[str, Any] = {"event_id": name, "distinct_id": "u1", "properties": {}, "now_ms": clock.wall_ms()}
+    return track(name=name, **known | fields)
+
+
+def events(names: str, clock: FakeClock) -> list[Record]:
+    """An event for each letter."""
+    return [event(name, clock) for name in names]
+
+
+def open_log(directory: Path, clock: FakeClock, *destinations: str, **settings: Any) -> SqliteLog:
+    """A log for one destination, if not told otherwise, with whatever SQLite there is."""
+    return SqliteLog(directory, destinations or ["there"], clock, **{"allow_affected_sqlite": True} | settings)
+
+
+def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition | None = None) -> Settlement:
+    """What the flusher would report."""
+    return Settlement(batch, outcomes, condition or Condition(), "200", 1, 2)
+
+
+async def deliver(log: EventLog, outcomes: Sequence[Outcome] = (), lane: Lane = EVENTS) -> Batch:
+    """Fetch what waits, and settle it: as delivered, or as told."""
+    batch = await log.fetch(lane, NOW)
+    await log.settle(settlement(batch, outcomes or [DELIVERED] * len(batch.entries)))
+    return batch
+
+
+async def counts_of(log: EventLog, lane: Lane = EVENTS) -> LaneBacklog:
+    """The counts of one lane; on the way, conservation is checked for every lane."""
+    backlog = await log.backlog()
+    found = {(d.name, counts.name): counts for d in backlog.destinations for counts in d.lanes}
+    for c in found.values():
+        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved
+        assert min(c.pending, c.sent, c.purged, c.dead, c.resolved, c.in_flight) >= 0
+    return found[lane.destination, lane.name]
+
+
+def ids(batch: Batch) -> str:
+    """The ids of a batch, in order."""
+    return "".join(entry.event_id for entry in batch.entries)
+
+
+def copied(database: Path, directory: Path) -> Path:
+    """Copy a database as a kill would leave it at this moment."""
+    directory.mkdir(mode=0o700)
+    # In a process of its own: a descriptor that is closed in this one would take the locks with it.
+    subprocess.run(["cp", "-p", database, wal_file(database), directory], check=True)
+    return directory / DATABASE_FILE
+
+
+def mode(path: Path) -> int:
+    """Who may do what with a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def modes_in(directory: Path) -> dict[str, int]:
+    """The same, for everything in a directory."""
+    return {file.name: mode(file) for file in directory.iterdir()}

@@ -1,0 +1,117 @@
+"""What one commit stores: planned in the event loop, run in the writer's thread, answered after the COMMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from walbatch.event import Offset, Record
+from walbatch.wal import Appended, Lane, Settlement, store
+from walbatch.wal.driver import Connection
+from walbatch.wal.lanes import LaneState, Run, runs
+from walbatch.wal.recent import RecentIds
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Delete up to `limit` records of each kind that were received before a time and are settled everywhere."""
+
+    before_ms: int
+    limit: int
+
+
+Write = Sequence[Record] | Settlement | Purge
+Answer = list[Appended] | int | None
+"""What a write is answered: where its records are, how many were deleted, or nothing."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """Several writes as one. `offsets` and `purged` are known once it has run."""
+
+    records: list[Record] = field(default_factory=list)
+    settlements: list[tuple[Settlement, list[Run], int]] = field(default_factory=list)
+    """Each with its runs, and the watermark of its lane after it."""
+    purges: list[Purge] = field(default_factory=list)
+    offsets: Sequence[Offset] = ()
+    purged: int = 0
+    answers: list[Callable[[], Answer]] = field(default_factory=list)
+    """What each write is answered, by position; to be called once it has run."""
+
+    def run(self, connection: Connection, lanes: Iterable[Lane]) -> None:
+        """Store everything or nothing. After an error from COMMIT itself it is unknown which."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self.offsets = store.append(connection, self.records)
+            for settlement, cut, settled_through in self.settlements:
+                store.settle(connection, settlement, [run for run in cut if run.settled], settled_through)
+            for purge in self.purges:
+                self.purged += store.purge(connection, lanes, purge.before_ms, purge.limit)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+class Planner:
+    """Turns the writes of one group into a transaction, by what is durable at this moment. Changes nothing else."""
+
+    def __init__(self, recent: RecentIds, states: Mapping[Lane, LaneState]) -> None:
+        self._recent = recent
+        self._states = states
+        self._seen = RecentIds()  # of this group; the offsets in it are positions in the transaction's records
+        self._settled: dict[Lane, set[Offset]] = {lane: set() for lane in states}
+        self._given_back: dict[Lane, list[Run]] = {lane: [] for lane in states}
+        self._planned = Transaction()
+
+    def plan(self, writes: Iterable[Write]) -> Transaction:
+        """Return the transaction of these writes, to be called once."""
+        planned = self._planned
+        for write in writes:
+            match write:
+                case Settlement():
+                    self._settle(write)
+                    planned.answers.append(lambda: None)
+                case Purge():
+                    planned.purges.append(write)
+                    planned.answers.append(lambda: planned.purged)
+                case _:
+                    planned.answers.append(self._append(write))
+        return planned
+
+    def _append(self, records: Sequence[Record]) -> Callable[[], list[Appended]]:
+        places = [self._place(record) for record in records]
+
+        def answer() -> list[Appended]:
+            offsets = self._planned.offsets
+            return [
+                Appended(offsets[position] if stored is None else stored, duplicate)
+                for stored, position, duplicate in places
+            ]
+
+        return answer
+
+    def _place(self, record: Record) -> tuple[Offset | None, int, bool]:
+        """Return where a record is or will be: its offset if it is stored, else its position in the transaction."""
+        stored = self._recent.find(record)
+        if stored is not None:
+            return stored, 0, True
+        twin = self._seen.find(record)
+        if twin is not None:
+            return None, twin, True
+        position = Offset(len(self._planned.records))
+        self._planned.records.append(record)
+        self._seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, position)
+        return None, position, False
+
+    def _settle(self, settlement: Settlement) -> None:
+        batch = settlement.batch
+        first, state = batch.entries[0].offset, self._states[batch.lane]
+        settled, given_back = self._settled[batch.lane], self._given_back[batch.lane]
+        if first in settled or not state.holds(first):
+            return  # it was settled before
+        cut = runs(batch.entries, settlement.outcomes)
+        settled.add(first)
+        given_back.extend(run for run in cut if not run.settled)
+        self._planned.settlements.append((settlement, cut, state.watermark_after(settled, given_back)))
