@@ -82,7 +82,7 @@ class Record:
     distinct_id: str
     time_ms: int
     time_given: bool
-    """False if `time_ms` is the time of acceptance, which a repeated request cannot know."""
+    """False if `time_ms` is the time of acceptance, which the same request has another of when it is repeated."""
     payload: str
     received_at_ms: int
     replay_of: Offset | None = None
@@ -129,7 +129,7 @@ def track(
         name=name,
         distinct_id=who,
         time_ms=time,
-        time_given=time_ms is not None,
+        time_given=time == time_ms,
         payload=_serialise({"event": name, "properties": frozen}, "event.properties"),
         received_at_ms=now_ms,
     )

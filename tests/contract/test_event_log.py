@@ -92,6 +92,16 @@ async def test_a_repeated_id_is_stored_once(log: EventLog, clock: FakeClock) -> 
     assert (await lane_of(log, EVENTS)).accepted == 1
 
 
+async def test_a_repeat_by_a_sender_whose_clock_is_ahead_is_a_duplicate(log: EventLog, clock: FakeClock) -> None:
+    """A time ahead becomes the time of acceptance, which differs each time; the repeat is recognised all the same."""
+    ahead = clock.wall_ms() + 60_000
+    (first,) = await log.append([event("e", clock, time_ms=ahead)])
+    await clock.advance(3)
+    (again,) = await log.append([event("e", clock, time_ms=ahead)])
+    assert again.duplicate
+    assert again.offset == first.offset
+
+
 @pytest.mark.parametrize(
     "other",
     [{"name": "other"}, {"distinct_id": "u2"}, {"time_ms": 1_600_000_000_000}],
