@@ -106,8 +106,13 @@ def track(
     otherwise take this server's address for the user's.
     """
     check_text(name, "event.name", required=True)
-    for value, field in ((distinct_id, "distinct_id"), (device_id, "device_id"), (user_id, "user_id")):
-        check_id(value, f"event.{field}")
+    for value, field in (
+        (distinct_id, "event.distinct_id"),
+        (device_id, "event.device_id"),
+        (user_id, "event.user_id"),
+    ):
+        if value:
+            check_id(value, field)
     check_text(ip, "event.ip")
     time = check_time(time_ms, now_ms)
     event_id = check_event_id(event_id, "event.event_id")
@@ -237,11 +242,11 @@ def check_properties(properties: Mapping[str, Any], field: str, limit: int) -> N
     if not RESERVED.isdisjoint(properties):
         key = min(RESERVED.intersection(properties))
         raise InvalidRecord(f"{field}.{key}", "RESERVED", "is set by walbatch; use the record's own fields")
+    if "" in properties or max(map(len, properties), default=0) > MAX_NAME:
+        raise InvalidRecord(
+            field, "BAD_NAME", f"has a property name that is empty or longer than {MAX_NAME} characters"
+        )
     for key, value in properties.items():
-        if not 0 < len(key) <= MAX_NAME:
-            raise InvalidRecord(
-                field, "BAD_NAME", f"has a property name of {len(key)} characters; 1 to {MAX_NAME} are kept"
-            )
         if type(value) in _CONTAINERS:
             _check_nested(value, f"{field}.{key}", MAX_DEPTH)
 

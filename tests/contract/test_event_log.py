@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,67 @@ async def test_concurrent_appends_all_get_their_own_offset(log: EventLog, clock:
     offsets = {f"e{n}": group[0].offset for n, group in enumerate(groups)}
     batch = await log.fetch(EVENTS, NOW)
     assert {entry.event_id: entry.offset for entry in batch.entries} == offsets
+
+
+async def test_of_many_who_send_the_same_one_is_the_first(log: EventLog, clock: FakeClock) -> None:
+    """An id that comes from many callers at the same moment is stored once, and all are told where."""
+    groups = await asyncio.gather(*(log.append([event("e", clock)]) for _ in range(20)))
+    assert len({appended.offset for (appended,) in groups}) == 1
+    assert sum(not appended.duplicate for (appended,) in groups) == 1
+
+
+async def test_appending_nothing_stores_nothing(log: EventLog) -> None:
+    """A request of which every record was refused is fine."""
+    assert await log.append([]) == []
+    assert (await log.backlog()).accepted == 0
+
+
+async def test_a_caller_that_is_cancelled_does_not_cancel_its_append(log: EventLog, clock: FakeClock) -> None:
+    """What was handed over is stored although nobody waits for the answer any more."""
+    append = asyncio.ensure_future(log.append([event("a", clock)]))
+    await asyncio.sleep(0)
+    append.cancel()
+    await asyncio.wait([append])
+    assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
+
+
+async def test_a_fetch_that_waits_is_woken_by_what_is_given_back(log: EventLog, clock: FakeClock) -> None:
+    """Neither time nor a new record is needed."""
+    await log.append([event("a", clock)])
+    batch = await log.fetch(EVENTS, NOW)
+    fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
+    await log.settle(settlement(batch, [RETRY]))
+    assert ids(await fetch) == ["a"]
+
+
+async def test_everything_that_was_given_back_is_due_at_once(log: EventLog, clock: FakeClock) -> None:
+    """Also what did not fit into the first batch after it."""
+    await log.append([event(name, clock) for name in "abc"])
+    await log.settle(settlement(await log.fetch(EVENTS, NOW), [RETRY] * 3))
+    one = BatchPolicy(max_size=1)
+    assert [ids(await log.fetch(EVENTS, one, wait=False)) for _ in range(4)] == [["a"], ["b"], ["c"], []]
+
+
+async def test_what_is_given_back_does_not_restart_the_wait_of_others(log: EventLog, clock: FakeClock) -> None:
+    """A record is due ten seconds after it came, whatever went out and came back meanwhile."""
+    await log.append([event("a", clock)])
+    batch = await log.fetch(EVENTS, NOW)
+    await log.append([event("b", clock)])
+    await clock.advance(9)
+    await log.settle(settlement(batch, [RETRY]))
+    got = ids(await log.fetch(EVENTS, BatchPolicy()))
+    if got == ["a"]:
+        fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
+        assert await clock.sleeper(0.5) == pytest.approx(1)
+        await clock.advance(1)
+        got += ids(await fetch)
+    assert got == ["a", "b"]
+
+
+async def test_a_copy_does_not_take_the_place_of_its_original(log: EventLog, clock: FakeClock) -> None:
+    """After a replay a repeat of the id is still answered with the first offset."""
+    record = event("a", clock)
+    (original,) = await log.append([record])
+    await settle_all(log, await log.fetch(EVENTS, NOW))
+    await log.append([replace(record, replay_of=original.offset)])
+    assert await log.append([record]) == [(original.offset, True)]

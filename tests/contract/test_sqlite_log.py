@@ -1,0 +1,292 @@
+"""What only the log on disk has to keep: through a full disk, purges and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from log_records import BAD, EVENTS, NOW, counts_of, deliver, event, events, ids, open_log, settlement
+
+from walbatch.batching import BatchPolicy
+from walbatch.delivery import DELIVERED, RETRY
+from walbatch.errors import BacklogFull
+from walbatch.event import Kind, Record, profile_update
+from walbatch.testing.clock import FakeClock
+from walbatch.wal import Lane, store
+from walbatch.wal.admission import Limits
+from walbatch.wal.driver import Connection
+from walbatch.wal.sqlite import SqliteLog
+
+ELSEWHERE = Lane("elsewhere", Kind.EVENT)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def log(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLog]:
+    """An open, empty log for one destination."""
+    async with open_log(tmp_path / "data", clock) as log:
+        yield log
+
+
+async def statuses(log: SqliteLog, destination: str = "there") -> dict[str, str]:
+    """What the view for people says of each event, by its id; a copy has its offset in its name."""
+
+    def ask(connection: Connection) -> dict[str, str]:
+        rows = connection.execute(
+            "SELECT event_id || CASE WHEN replay_of IS NULL THEN '' ELSE '+' END, status FROM record_status"
+            " WHERE destination = ? ORDER BY seq",
+            (destination,),
+        )
+        return dict(rows.fetchall())
+
+    return await log.read(ask)
+
+
+async def test_a_full_disk_refuses_then_recovers(log: SqliteLog, clock: FakeClock) -> None:
+    """Nothing of a refused record is stored, however often it is tried; with room again the same log goes on."""
+    await log.append(events("a", clock))
+    ((pages,),) = await log._writer.execute_fetchall("PRAGMA page_count")
+    await log._writer.execute_fetchall(f"PRAGMA max_page_count = {pages + 20}")
+    large = {"text": "x" * 50_000}
+    stored = 0
+    with suppress(BacklogFull):
+        while stored < 20:
+            await log.append([event(f"large{stored}", clock, properties=large)])
+            stored += 1
+    assert 0 < stored < 20
+    for _ in range(5):
+        with pytest.raises(BacklogFull, match="full"):
+            await log.append([event("refused", clock, properties=large)])
+    assert (await counts_of(log)).accepted == stored + 1
+    assert len((await deliver(log)).entries) == stored + 1
+    await log._writer.execute_fetchall("PRAGMA max_page_count = 1000000")
+    (appended,) = await log.append([event("refused", clock, properties=large)])
+    assert not appended.duplicate
+    assert ids(await log.fetch(EVENTS, NOW)) == "refused"
+
+
+async def test_a_backlog_that_is_too_large_refuses_until_it_is_smaller(tmp_path: Path, clock: FakeClock) -> None:
+    """The limit is on what is owed; it holds over a restart, and delivery makes room without one."""
+    size = len(event("a", clock).payload)
+    limits = Limits(max_backlog_bytes=2 * size)
+    async with open_log(tmp_path, clock, limits=limits) as log:
+        await log.append(events("ab", clock))
+        with pytest.raises(BacklogFull, match=f"{2 * size} bytes wait"):
+            await log.append(events("c", clock))
+    async with open_log(tmp_path, clock, limits=limits) as log:
+        with pytest.raises(BacklogFull):
+            await log.append(events("c", clock))
+        await deliver(log, [DELIVERED, RETRY])
+        await log.append(events("c", clock))
+        assert (await counts_of(log)).pending == 2
+
+
+async def test_a_disk_that_is_nearly_full_refuses_before_it_is(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the reserve nothing is accepted; the disk is looked at about once a second, and delivery goes on."""
+    disk = SimpleNamespace(f_bavail=100, f_frsize=4096)
+    async with open_log(tmp_path, clock, limits=Limits(min_free_bytes=50 * 4096)) as log:
+        monkeypatch.setattr(os, "statvfs", lambda _: disk)
+        await log.append(events("a", clock))
+        disk.f_bavail = 49
+        await clock.advance(1)
+        with pytest.raises(BacklogFull, match="free"):
+            await log.append(events("b", clock))
+        await deliver(log)
+        disk.f_bavail = 50
+        await clock.advance(1)
+        await log.append(events("b", clock))
+
+
+async def test_a_purge_keeps_what_is_owed_and_what_is_dead(tmp_path: Path, clock: FakeClock) -> None:
+    """Only what every destination has, and what is old, is deleted; every count is still right."""
+    async with open_log(tmp_path, clock, "there", "elsewhere") as log:
+        await log.append(events("abcd", clock))
+        await deliver(log, [DELIVERED, BAD, DELIVERED, DELIVERED])
+        await deliver(log, [DELIVERED, DELIVERED, RETRY, DELIVERED], ELSEWHERE)
+        await clock.advance(100)
+        await log.append(events("e", clock))
+        assert await log.purge(clock.wall_ms() - 100_000, 1000) == 0
+        assert await log.purge(clock.wall_ms(), 1000) == 1
+        assert await log.purge(clock.wall_ms(), 1000) == 0
+        assert set(await statuses(log)) == set("bcde")
+        there, elsewhere = await counts_of(log), await counts_of(log, ELSEWHERE)
+        assert (there.sent, there.purged, there.dead, there.pending) == (2, 1, 1, 1)
+        assert (elsewhere.sent, elsewhere.purged, elsewhere.dead, elsewhere.pending) == (2, 1, 0, 2)
+        assert ids(await deliver(log, [DELIVERED], ELSEWHERE)) == "c"
+
+
+async def test_a_purge_goes_in_slices(log: SqliteLog, clock: FakeClock) -> None:
+    """Each transaction deletes a limited number, oldest first."""
+    await log.append(events("abcde", clock))
+    await deliver(log)
+    await clock.advance(1)
+    assert [await log.purge(clock.wall_ms(), 2) for _ in range(4)] == [2, 2, 1, 0]
+    counts = await counts_of(log)
+    assert (counts.sent, counts.purged, counts.accepted) == (0, 5, 5)
+
+
+async def test_a_dead_letter_is_purged_once_it_is_dealt_with(log: SqliteLog, clock: FakeClock) -> None:
+    """After its copy was delivered both go, and the dead letter still counts as resolved."""
+    record = event("a", clock)
+    ((offset, _),) = await log.append([record])
+    await deliver(log, [BAD])
+    await log.append([replace(record, replay_of=offset)])
+    await deliver(log)
+    await clock.advance(1)
+    assert await log.purge(clock.wall_ms(), 1000) == 2
+    counts = await counts_of(log)
+    assert (counts.accepted, counts.purged, counts.resolved, counts.dead) == (2, 1, 1, 0)
+
+
+async def test_a_destination_that_is_not_served_now_keeps_its_counts(tmp_path: Path, clock: FakeClock) -> None:
+    """A purge while it is away leaves it with counts that make sense, whatever it had settled out of order."""
+    async with open_log(tmp_path, clock, "there", "elsewhere") as log:
+        await log.append(events("ab", clock))
+        one = BatchPolicy(size=1, max_size=1)
+        await log.fetch(ELSEWHERE, one)
+        await log.settle(settlement(await log.fetch(ELSEWHERE, one), [DELIVERED]))
+    async with open_log(tmp_path, clock) as log:
+        await deliver(log)
+        await clock.advance(1)
+        await log.purge(clock.wall_ms(), 1000)
+    async with open_log(tmp_path, clock, "there", "elsewhere") as log:
+        counts = await counts_of(log, ELSEWHERE)
+        batch = await log.fetch(ELSEWHERE, NOW, wait=False)
+        assert counts.pending == len(batch.entries)
+
+
+async def test_an_offset_is_never_used_again(tmp_path: Path, clock: FakeClock) -> None:
+    """An emptied log goes on counting after a restart; new records are above the cursor and are delivered."""
+    async with open_log(tmp_path, clock) as log:
+        last = (await log.append(events("abc", clock)))[-1].offset
+        await deliver(log)
+        await clock.advance(1)
+        assert await log.purge(clock.wall_ms(), 1000) == 3
+    async with open_log(tmp_path, clock) as log:
+        ((offset, _),) = await log.append(events("d", clock))
+        assert offset > last
+        assert ids(await log.fetch(EVENTS, NOW)) == "d"
+
+
+async def test_a_repeat_is_known_after_a_restart(tmp_path: Path, clock: FakeClock) -> None:
+    """A client that got no answer may ask the next process: with a time of its own, without one, or for a profile."""
+
+    def request() -> list[Record]:
+        now_ms = clock.wall_ms()
+        update = profile_update(distinct_id="u", operation="$set", properties={}, update_id="p", now_ms=now_ms)
+        return [event("timed", clock, time_ms=1_600_000_000_000), event("untimed", clock), update]
+
+    async with open_log(tmp_path, clock) as log:
+        first = await log.append(request())
+    await clock.advance(60)
+    async with open_log(tmp_path, clock) as log:
+        assert await log.append(request()) == [appended._replace(duplicate=True) for appended in first]
+        ((_, duplicate),) = await log.append([event("timed", clock, time_ms=1_600_000_000_001)])
+        assert not duplicate
+
+
+async def test_only_the_newest_ids_are_known_after_a_restart(tmp_path: Path, clock: FakeClock) -> None:
+    """The window is the same before and after."""
+    async with open_log(tmp_path, clock, recent_window=2) as log:
+        await log.append(events("abc", clock))
+    async with open_log(tmp_path, clock, recent_window=2) as log:
+        assert [appended.duplicate for appended in await log.append(events("cba", clock))] == [True, True, False]
+
+
+async def test_the_view_for_people_tells_what_became_of_each_record(tmp_path: Path, clock: FakeClock) -> None:
+    """Sent below the cursor and above it, pending, dead and replayed: each destination has its own answer."""
+    async with open_log(tmp_path, clock, "there", "elsewhere") as log:
+        records = events("abcde", clock)
+        offsets = [offset for offset, _ in await log.append(records)]
+        two = BatchPolicy(size=1, max_size=2)
+        first, second = await log.fetch(EVENTS, two), await log.fetch(EVENTS, two)
+        await log.settle(settlement(second, [DELIVERED, BAD]))
+        assert "".join(await statuses(log)) == "abcde"
+        assert list((await statuses(log)).values()) == ["pending", "pending", "sent", "dead", "pending"]
+        await log.settle(settlement(first, [DELIVERED, RETRY]))
+        await log.append([replace(records[3], replay_of=offsets[3])])
+        assert await statuses(log) == {
+            "a": "sent",
+            "b": "pending",
+            "c": "sent",
+            "d": "replayed",
+            "e": "pending",
+            "d+": "pending",
+        }
+        assert set((await statuses(log, "elsewhere")).values()) == {"pending"}
+
+
+@pytest.fixture
+async def patchwork(tmp_path: Path, clock: FakeClock) -> Path:
+    """A stopped log with a pending, b and c sent, and between these two a record of another lane."""
+    update = profile_update(distinct_id="u", operation="$set", properties={}, now_ms=clock.wall_ms())
+    async with open_log(tmp_path, clock) as log:
+        await log.append([*events("ab", clock), update, *events("c", clock)])
+        one = BatchPolicy(size=1, max_size=1)
+        _, second, third = [await log.fetch(EVENTS, one) for _ in range(3)]
+        for batch in (second, third):
+            await log.settle(settlement(batch, [DELIVERED]))
+    await clock.advance(60)
+    return tmp_path
+
+
+async def test_what_was_settled_out_of_order_is_not_the_oldest_that_waits(patchwork: Path, clock: FakeClock) -> None:
+    """After a restart the oldest pending record is one that is owed, never one that was sent."""
+    async with open_log(patchwork, clock) as log:
+        assert ids(await deliver(log)) == "a"
+        await log.append(events("d", clock))
+        assert (await counts_of(log)).oldest_pending_at_ms == clock.wall_ms()
+
+
+async def test_what_was_settled_out_of_order_can_be_purged(patchwork: Path, clock: FakeClock) -> None:
+    """Once all before it is settled too, nothing keeps it, although no new record comes."""
+    async with open_log(patchwork, clock) as log:
+        await deliver(log)
+        assert await log.purge(clock.wall_ms(), 1000) == 3
+
+
+async def test_a_backlog_is_asked_for_while_a_batch_is_settled(
+    log: SqliteLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts that are read while memory moves on never say that something waits which is settled already."""
+    await log.append(events("ab", clock))
+    batch = await log.fetch(EVENTS, NOW)
+    reading, settled = threading.Event(), threading.Event()
+    original = store.condition_of
+
+    def slowly(connection: Connection, destination: str) -> Any:
+        reading.set()
+        settled.wait(10)
+        return original(connection, destination)
+
+    monkeypatch.setattr(store, "condition_of", slowly)
+    asked = asyncio.create_task(log.backlog())
+    await asyncio.to_thread(reading.wait, 10)
+    await log.settle(settlement(batch, [DELIVERED] * 2))
+    settled.set()
+    counts = (await asked).destinations[0].lanes[0]
+    assert (counts.pending, counts.in_flight) == (2, 2)
+
+
+async def test_sizes_are_those_of_the_files(log: SqliteLog, clock: FakeClock) -> None:
+    """What is committed is in the write-ahead log until it is checkpointed."""
+    before, _ = log.sizes()
+    await log.append(events("abc", clock))
+    database, wal = log.sizes()
+    assert database == before > 0
+    assert wal > 0
