@@ -118,10 +118,12 @@ def track(
     event_id = check_event_id(event_id, "event.event_id")
     check_properties(properties, "event.properties", MAX_PROPERTIES)
     who = distinct_id or user_id or (f"$device:{device_id}" if device_id else "")
+    if len(who) > MAX_NAME:
+        raise InvalidRecord("event.device_id", "TOO_LONG", f"makes a distinct_id of more than {MAX_NAME} characters")
     frozen = {"time": time, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": "0"}
     frozen |= properties
     if frozen["$insert_id"] != event_id:
-        frozen["walbatch_event_id"] = event_id
+        frozen.setdefault("walbatch_event_id", event_id)
     for key, value in (("$device_id", device_id), ("$user_id", user_id), ("ip", ip)):
         if value:
             if properties.get(key, value) != value:
@@ -216,7 +218,7 @@ def check_text(value: str, field: str, *, required: bool = False) -> None:
 def check_id(value: str, field: str, *, required: bool = False) -> None:
     """Refuse an id that Mixpanel refuses. The empty string stands for "nobody" where it is not required."""
     check_text(value, field, required=required)
-    if value.lower() in BAD_IDS:
+    if value.lower() in BAD_IDS or value.isspace():
         raise InvalidRecord(
             field, "BAD_ID", f"{value!r} stands for no one in particular; send a real id, or leave it empty"
         )

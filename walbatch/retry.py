@@ -3,7 +3,7 @@
     ok ──failure──▶ retrying ──more failures than the ramp has──▶ open
      ▲                 │  one batch after 1, 2, 4, 8, 16 s          │  one batch after at most 60 s
      └────success──────┴────────────────────◀──────────────────────┘
-    a Pause from any state ──▶ paused: one batch every 60 s, until one succeeds
+    a Pause from any state ──▶ paused: one batch every 60 s, until the answer is another one
 
 While the state is not ok, one batch at a time is let through as a probe. No count of failures ever means loss.
 The state is stored with each settlement, so that a restart does not start the ramp anew.

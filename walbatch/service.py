@@ -113,7 +113,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
                 data_dir=str(settings.data_dir),
                 destination=settings.destination,
             )
-            await _until_stopped(stop, background, flushing)
+            await until_stopped(stop, background, flushing)
             watchdog = _watchdog(settings.shutdown_grace)
             stack.callback(watchdog.cancel)
             await servers.stop(ingest, settings.shutdown_grace * RPC_SHARE)
@@ -177,15 +177,21 @@ async def _background(
             await _cancel(task)
 
 
-async def _until_stopped(stop: StopSignal, background: list[asyncio.Task[None]], flushing: asyncio.Task[None]) -> None:
+async def until_stopped(stop: StopSignal, background: list[asyncio.Task[None]], flushing: asyncio.Task[None]) -> None:
     """Wait for the stop signal. A task that ends before it is an error, and is raised here."""
     stopped = asyncio.create_task(stop.received.wait())
     await asyncio.wait([stopped, flushing, *background], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     for task in (*background, flushing):
         if task.done():
-            await task
-            raise RuntimeError(f"{task.get_name()} ended by itself")
+            raise first_cause(task.exception()) or RuntimeError(f"{task.get_name()} ended by itself")
+
+
+def first_cause(error: BaseException | None) -> BaseException | None:
+    """Return what is inside groups of exceptions: it says with which code to exit."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _last_flush(flusher: Flusher, flushing: asyncio.Task[None], budget_s: float) -> None:

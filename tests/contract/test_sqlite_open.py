@@ -349,3 +349,14 @@ def test_rewriting_changes_nothing_and_ends_with_an_fsync(
     assert written.pop() == (-1, 0)
     assert sum(length for _, length in written) == size
     assert [position for position, _ in written] == list(range(0, size, 1024 * 1024))
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link], ids=["a symbolic link", "a second name"])
+async def test_a_linked_database_is_refused(
+    stopped: Path, tmp_path: Path, clock: FakeClock, link: Callable[[Path, Path], None]
+) -> None:
+    """Under another name SQLite would miss the write-ahead log and the locks of the first."""
+    other = tmp_path / "other"
+    other.mkdir()
+    link(stopped, other / DATABASE_FILE)
+    assert isinstance(await refusal(other, clock), ConfigurationError)

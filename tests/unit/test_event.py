@@ -303,3 +303,18 @@ def test_the_same_link_has_the_same_id() -> None:
     others = [link(anonymous_id="a2"), link(identified_id="u2"), link(identified_id="a1", anonymous_id="u1")]
     assert len({first.event_id, *(other.event_id for other in others)}) == 4
     assert link(link_id="mine").event_id == "mine"
+
+
+def test_a_device_id_has_to_leave_room_for_its_prefix() -> None:
+    """The distinct_id that is made of a device_id stays within what Mixpanel keeps."""
+    assert len(track(name="n", properties={}, device_id="d" * 247, now_ms=NOW_MS).distinct_id) == 255
+    with pytest.raises(InvalidRecord) as refused:
+        track(name="n", properties={}, device_id="d" * 248, now_ms=NOW_MS)
+    assert (refused.value.field, refused.value.reason) == ("event.device_id", "TOO_LONG")
+
+
+def test_an_id_of_blanks_is_refused() -> None:
+    """It would be somebody, but nobody in particular."""
+    with pytest.raises(InvalidRecord) as refused:
+        track(name="n", properties={}, distinct_id="  ", now_ms=NOW_MS)
+    assert (refused.value.field, refused.value.reason) == ("event.distinct_id", "BAD_ID")

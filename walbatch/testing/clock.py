@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+RESIDUE_S = 1e-9
+"""What adding and subtracting seconds may leave of a wait that is over."""
+
 
 class FakeClock:
     """A `Clock` for tests. Wall time and monotonic time move together, by `advance`, or apart, by `wall_jump_ms`."""
@@ -29,6 +32,9 @@ class FakeClock:
         """Wait until the event is set, or `advance` has passed the deadline."""
         if event.is_set() or timeout_s is None:
             return await event.wait()
+        if timeout_s <= RESIDUE_S:
+            await asyncio.sleep(0)
+            return event.is_set()
         expired = asyncio.Event()
         sleeper = (self._now_s + timeout_s, expired)
         self._sleepers.append(sleeper)
@@ -54,7 +60,7 @@ class FakeClock:
         """Move time on, wake who is due, and give every task that can run a chance to."""
         self._now_s += seconds
         for deadline, expired in self._sleepers:
-            if deadline <= self._now_s + 1e-9:
+            if deadline <= self._now_s + RESIDUE_S:
                 expired.set()
         for _ in range(20):
             await asyncio.sleep(0)

@@ -30,7 +30,7 @@ class MemoryLog:
         self._records: list[Record] = []  # the record at offset n is the n-th, from 1
         self._recent = RecentIds()
         self._status: dict[Lane, dict[Offset, int]] = {Lane(d, kind): {} for d in destinations for kind in Kind}
-        self._given_back: dict[Lane, bool] = dict.fromkeys(self._status, False)
+        self._given_back: dict[Lane, set[Offset]] = {lane: set() for lane in self._status}
         self._waiting_since_s: dict[Offset, float] = {}
         self._conditions = dict.fromkeys(destinations, Condition())
         self._changed = asyncio.Event()
@@ -90,7 +90,7 @@ class MemoryLog:
                 break
             entries.append(Entry(offset, record.event_id, record.payload, record.received_at_ms))
             self._status[lane][offset] = IN_FLIGHT
-        self._given_back[lane] = False
+            self._given_back[lane].discard(offset)
         return Batch(lane, entries)
 
     async def settle(self, settlement: Settlement) -> None:
@@ -102,7 +102,8 @@ class MemoryLog:
         after = {Delivered: SENT, Rejected: DEAD, Retry: PENDING}
         for entry, outcome in zip(settlement.batch.entries, settlement.outcomes, strict=True):
             status[entry.offset] = after[type(outcome)]
-            self._given_back[lane] |= isinstance(outcome, Retry)
+            if isinstance(outcome, Retry):
+                self._given_back[lane].add(entry.offset)
         self._conditions[lane.destination] = settlement.condition
         self._changed.set()
 

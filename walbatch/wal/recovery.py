@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from walbatch.errors import CorruptLog
+from walbatch.errors import ConfigurationError, CorruptLog
 from walbatch.wal import driver, migrate
 from walbatch.wal.files import wal_file
 
@@ -27,7 +27,11 @@ def prepare(database: Path) -> None:
     Raises:
         CorruptLog: not a database of ours, or a damaged one. Restore a copy, or move it away to start anew.
         SchemaTooNew: run the newer walbatch.
+        ConfigurationError: it is a link.
     """
+    if database.is_symlink() or (database.exists() and database.stat().st_nlink > 1):
+        # SQLite names -wal and its locks after the path: under a second name they would not be found.
+        raise ConfigurationError(f"{database} is a link; put the data directory itself where it should be")
     if not database.exists():
         os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     wal = wal_file(database)

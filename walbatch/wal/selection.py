@@ -88,9 +88,14 @@ def _copy(row: Sequence[Any], now_ms: int) -> Record:
 
 
 def _where(destination: str, selection: Selection, through: int) -> tuple[str, list[Any]]:
-    """Return a condition over `record_status s` without copies that were made by an earlier replay."""
+    """Return a condition over `record_status s`. Copies that an earlier replay made count only if they are dead."""
     statuses = STATUSES[selection.status]
-    terms = ["s.destination = ?", "s.seq <= ?", f"s.status IN ({','.join('?' * len(statuses))})", "s.replay_of IS NULL"]
+    terms = [
+        "s.destination = ?",
+        "s.seq <= ?",
+        f"s.status IN ({','.join('?' * len(statuses))})",
+        "(s.replay_of IS NULL OR s.status = 'dead')",
+    ]
     values: list[Any] = [destination, through, *statuses]
     for term, value in (
         ("s.received_at_ms >= ?", selection.since_ms),

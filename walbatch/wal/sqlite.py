@@ -33,13 +33,13 @@ import aiosqlite
 
 from walbatch.batching import BatchPolicy, byte_length
 from walbatch.clock import Clock
-from walbatch.errors import BacklogFull, CommitFailed, StorageFailed, WalbatchError
+from walbatch.errors import BacklogFull, CommitFailed, FatalError, StorageFailed, WalbatchError
 from walbatch.event import Kind, Record
 from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, recovery, store
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
-from walbatch.wal.lanes import LaneState
+from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.recent import WINDOW, RecentIds
@@ -99,9 +99,7 @@ class SqliteLog:
                 self._reader = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
                 self._questions = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
             except driver.Error as error:
-                if driver.is_damage(error):
-                    raise recovery.damaged(self.path, error) from error
-                raise StorageFailed(f"cannot open {self.path}: {error}") from error
+                raise self._broken(error) from error
             except OSError as error:
                 raise StorageFailed(f"cannot open {self.path}: {error}") from error
             self._committing = asyncio.create_task(self._commits.run(), name="group commit")
@@ -117,12 +115,13 @@ class SqliteLog:
         migrate(connection, self.path)
         for name in {lane.destination for lane in self._lanes}:
             store.add_destination(connection, name)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _checkpoint(connection)
         store.load_recent(connection, self._recent, self._window)
         counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
         self._admission.owed_bytes = sum(c.pending_bytes for c in counts.values())
         for lane in self._lanes:
             state = self._states[lane] = store.load_lane(connection, lane)
+            store.raise_watermark(connection, lane, state.position.watermark)
             self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, state.position.watermark + 1))
 
     async def _close(self) -> None:
@@ -131,7 +130,7 @@ class SqliteLog:
             await asyncio.shield(self._committing)
         except WalbatchError:
             return  # `broken` has told; a log that failed is left as it is
-        await _run(self._writer, lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        await self._ask(self._writer, _checkpoint)
 
     async def broken(self) -> None:
         """Wait until the log can store no more, and raise why; return once it was closed.
@@ -160,12 +159,13 @@ class SqliteLog:
                 await self._clock.wait(changed, due_s)
                 continue
             span = state.next_span()
-            entries, next_received_at_ms = await _run(
+            entries, next_received_at_ms = await self._ask(
                 self._reader, store.read_span, lane.kind, span, policy.max_size, policy.max_bytes
             )
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
             state.hand_out(span, [entry.offset for entry in entries], more=next_received_at_ms is not None)
-            self._start_wait(lane, next_received_at_ms)
+            if span.last == END:  # else the records at the end of the log go on waiting as they did
+                self._start_wait(lane, next_received_at_ms)
             if entries:
                 return Batch(lane, entries)
 
@@ -183,11 +183,11 @@ class SqliteLog:
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
         positions = {lane: state.position for lane, state in self._states.items()}
-        return await _run(self._reader, store.backlog, positions)
+        return await self._ask(self._reader, store.backlog, positions)
 
     async def read(self, query: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it."""
-        return await _run(self._questions, partial(query, **kwargs), *args)
+        return await self._ask(self._questions, partial(query, **kwargs), *args)
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the database and of its write-ahead log."""
@@ -236,6 +236,19 @@ class SqliteLog:
             self._admission.owed_bytes -= sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
             self._changed[lane].set()
 
+    async def _ask(self, connection: aiosqlite.Connection, query: Callable[..., T], *args: Any) -> T:
+        """Run a function over a connection, outside of the transactions."""
+        try:
+            return await _run(connection, query, *args)
+        except driver.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.Error) -> FatalError:
+        """Translate what anything but a transaction raised."""
+        if driver.is_damage(error):
+            return recovery.damaged(self.path, error)
+        return StorageFailed(f"{self.path} cannot be used: {error}")
+
     def _failure(self, error: sqlite3.Error) -> WalbatchError:
         """Translate what a transaction raised."""
         if driver.is_full(error):
@@ -250,6 +263,10 @@ class SqliteLog:
 
 def _weight(write: Write) -> int:
     return len(write) if isinstance(write, Sequence) else 1
+
+
+def _checkpoint(connection: driver.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _connect(connector: Callable[[], driver.Connection]) -> aiosqlite.Connection:

@@ -101,16 +101,21 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
     lane = settlement.batch.lane
     for run in settled:
         _settle_run(connection, lane, settlement, run)
-    connection.execute(
-        "UPDATE cursors SET settled_through = max(settled_through, ?) WHERE destination = ? AND kind = ?",
-        (settled_through, lane.destination, lane.kind.value),
-    )
+    raise_watermark(connection, lane, settled_through)
     condition = settlement.condition
     connection.execute(
         "INSERT INTO destinations (name, state, failures, retry_at_ms, last_error) VALUES (?,?,?,?,?)"
         " ON CONFLICT (name) DO UPDATE SET state = excluded.state, failures = excluded.failures,"
         " retry_at_ms = excluded.retry_at_ms, last_error = excluded.last_error",
         (lane.destination, condition.state, condition.failures, condition.retry_at_ms, condition.last_error),
+    )
+
+
+def raise_watermark(connection: Connection, lane: Lane, settled_through: int) -> None:
+    """Note that every record of a lane up to an offset is settled."""
+    connection.execute(
+        "UPDATE cursors SET settled_through = max(settled_through, ?) WHERE destination = ? AND kind = ?",
+        (settled_through, lane.destination, lane.kind.value),
     )
 
 
@@ -181,11 +186,24 @@ def lane_counts(connection: Connection, lane: Lane) -> LaneCounts:
 def load_lane(connection: Connection, lane: Lane) -> LaneState:
     """Rebuild a lane's position from its cursor and the islands above it."""
     counts = lane_counts(connection, lane)
-    islands = connection.execute(
-        "SELECT first_seq, last_seq FROM deliveries WHERE destination = ? AND kind = ? AND first_seq > ?",
-        (lane.destination, lane.kind.value, counts.settled_through),
+    islands: list[Span] = []
+    through = counts.settled_through
+    for first, last in _islands(connection, lane.destination, lane.kind, through):
+        # What lies between two islands may all be of other kinds: then there is no gap.
+        owed = read_span(connection, lane.kind, Span(Offset(through + 1), Offset(first - 1)), 1, 1)
+        islands.append(Span(first if owed[0] else Offset(through + 1), last))
+        through = max(through, last)
+    return LaneState(counts.settled_through, islands, counts.pending)
+
+
+def _islands(connection: Connection, destination: str, kind: Kind, through: int) -> list[Span]:
+    """Return what is settled above a watermark, lowest first."""
+    rows = connection.execute(
+        "SELECT first_seq, last_seq FROM deliveries WHERE destination = ? AND kind = ? AND first_seq > ?"
+        " ORDER BY first_seq",
+        (destination, kind.value, through),
     ).fetchall()
-    return LaneState(counts.settled_through, [Span(*island) for island in islands], counts.pending)
+    return [Span(*row) for row in rows]
 
 
 def condition_of(connection: Connection, destination: str) -> Condition:
@@ -260,7 +278,8 @@ def remember(recent: RecentIds, kind: Kind, event_id: EventId, payload: dict[str
 def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: int) -> int:
     """Delete the oldest records that every lane has settled and that were received before a time; return how many.
 
-    Open dead letters stay, with their records. Counts of destinations that are not served now are kept right too.
+    Open dead letters stay, with their records. A destination that is not served now is not waited for: what it never
+    got counts as purged.
     """
     deleted = 0
     for kind in Kind:
@@ -268,30 +287,37 @@ def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: 
         rows = connection.execute(
             f"DELETE FROM events WHERE seq IN (SELECT seq FROM events e WHERE {_OF_KIND[kind]} AND seq <= ?"
             " AND received_at_ms < ? AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.seq = e.seq AND"
-            " d.resolution IS NULL) ORDER BY seq LIMIT ?) RETURNING seq",
+            " d.resolution IS NULL) ORDER BY seq LIMIT ?) RETURNING seq, length(CAST(payload AS BLOB))",
             (min(through, default=0), before_ms, limit),
         ).fetchall()
         if rows:
-            _count_purged(connection, kind, sorted(row[0] for row in rows))
+            sizes = dict(sorted(rows))
+            for destination, settled_through in connection.execute(
+                "SELECT destination, settled_through FROM cursors WHERE kind = ?", (kind.value,)
+            ).fetchall():
+                _count_purged(connection, destination, kind, settled_through, sizes)
         deleted += len(rows)
     return deleted
 
 
-def _count_purged(connection: Connection, kind: Kind, seqs: Sequence[int]) -> None:
-    for destination, through in connection.execute(
-        "SELECT destination, settled_through FROM cursors WHERE kind = ?", (kind.value,)
-    ).fetchall():
-        resolved = connection.execute(
-            "DELETE FROM dead_letters WHERE destination = ? AND kind = ? AND seq BETWEEN ? AND ?"
-            " AND resolution IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
-            (destination, kind.value, seqs[0], seqs[-1]),
-        ).rowcount
-        sent = sum(seq <= through for seq in seqs) - resolved
-        connection.execute(
-            "UPDATE cursors SET sent = sent - ?, purged = purged + ? WHERE destination = ? AND kind = ?",
-            (sent, len(seqs) - resolved, destination, kind.value),
-        )
-        connection.execute(
-            "DELETE FROM deliveries WHERE destination = ? AND kind = ? AND last_seq <= ?",
-            (destination, kind.value, min(seqs[-1], through)),
-        )
+def _count_purged(
+    connection: Connection, destination: str, kind: Kind, settled_through: int, sizes: Mapping[int, int]
+) -> None:
+    """Bring one destination's counts up to the deletion of records, given as offsets with their sizes."""
+    last = max(sizes)
+    resolved = connection.execute(
+        "DELETE FROM dead_letters WHERE destination = ? AND kind = ? AND seq BETWEEN ? AND ?"
+        " AND resolution IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
+        (destination, kind.value, min(sizes), last),
+    ).rowcount
+    settled = [Span(Offset(0), Offset(settled_through)), *_islands(connection, destination, kind, settled_through)]
+    never_sent = [size for seq, size in sizes.items() if not any(first <= seq <= end for first, end in settled)]
+    connection.execute(
+        "UPDATE cursors SET sent = sent - ?, purged = purged + ?, settled_bytes = settled_bytes + ?"
+        " WHERE destination = ? AND kind = ?",
+        (len(sizes) - resolved - len(never_sent), len(sizes) - resolved, sum(never_sent), destination, kind.value),
+    )
+    connection.execute(
+        "DELETE FROM deliveries WHERE destination = ? AND kind = ? AND last_seq <= ?",
+        (destination, kind.value, min(last, settled_through)),
+    )
