@@ -120,16 +120,11 @@ def track(
     who = distinct_id or user_id or (f"$device:{device_id}" if device_id else "")
     if len(who) > MAX_NAME:
         raise InvalidRecord("event.device_id", "TOO_LONG", f"makes a distinct_id of more than {MAX_NAME} characters")
-    frozen = {"time": time, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": "0"}
+    frozen: dict[str, Any] = {"time": time, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": "0"}
     frozen |= properties
     if frozen["$insert_id"] != event_id:
         frozen.setdefault("walbatch_event_id", event_id)
-    for key, value in (("$device_id", device_id), ("$user_id", user_id), ("ip", ip)):
-        if value:
-            if properties.get(key, value) != value:
-                field = f"event.properties.{key}"
-                raise InvalidRecord(field, "CONFLICT", "differs from the event's own field; give it once")
-            frozen[key] = value
+    _add_fields(frozen, properties, {"$device_id": device_id, "$user_id": user_id, "ip": ip})
     return Record(
         kind=Kind.EVENT,
         event_id=EventId(event_id),
@@ -140,6 +135,17 @@ def track(
         payload=_serialise({"event": name, "properties": frozen}, "event.properties"),
         received_at_ms=now_ms,
     )
+
+
+def _add_fields(frozen: dict[str, Any], properties: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    """Add what the request has fields for; the same may stand among the properties, but nothing else."""
+    for key, value in fields.items():
+        if value:
+            if properties.get(key, value) != value:
+                raise InvalidRecord(
+                    f"event.properties.{key}", "CONFLICT", "differs from the event's own field; give it once"
+                )
+            frozen[key] = value
 
 
 def profile_update(

@@ -30,12 +30,6 @@ ENGINES: dict[str, Make] = {
 }
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
 @pytest.fixture(params=ENGINES)
 async def log(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
     """An open, empty log of each engine."""

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from log_records import EVENTS, NOW, deliver, events, ids, mode, modes_in, open_log
+from log_records import EVENTS, NOW, ids, mode, modes_in, open_log
 
 from walbatch.errors import StorageFailed
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver, migrate
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A data directory that is not there yet."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
-async def stopped(directory: Path, clock: FakeClock) -> Path:
-    """The database of a log that was stopped in an orderly way, with the event a sent and b pending."""
-    async with open_log(directory, clock) as log:
-        await log.append(events("a", clock))
-        await deliver(log)
-        await log.append(events("b", clock))
-    return log.path
-
-
-@pytest.fixture
-def open_umask() -> Iterator[None]:
-    """A umask that keeps nobody out."""
-    before = os.umask(0)
-    yield
-    os.umask(before)
-
 
 SECOND = (2, "ALTER TABLE events ADD COLUMN extra TEXT;")
 

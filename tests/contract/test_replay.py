@@ -19,12 +19,6 @@ from walbatch.wal.sqlite import SqliteLog
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
 async def log(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLog]:
     """A log with a and c sent, b dead and d pending, each received a second after the one before."""
     async with open_log(tmp_path / "data", clock) as log:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,19 +19,6 @@ from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
 
 IOERR, CORRUPT = 10, 11
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
-async def log(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLog]:
-    """An open, empty log for one destination."""
-    async with open_log(tmp_path / "data", clock) as log:
-        yield log
 
 
 def database_error(code: int) -> Exception:

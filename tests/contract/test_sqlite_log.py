@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,19 +25,6 @@ from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
 
 ELSEWHERE = Lane("elsewhere", Kind.EVENT)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
-async def log(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLog]:
-    """An open, empty log for one destination."""
-    async with open_log(tmp_path / "data", clock) as log:
-        yield log
 
 
 async def statuses(log: SqliteLog, destination: str = "there") -> dict[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from log_records import EVENTS, NOW, copied, counts_of, deliver, events, ids, mode, modes_in, open_log
+from log_records import EVENTS, NOW, copied, counts_of, events, ids, mode, modes_in, open_log
 
 from walbatch.errors import (
     AffectedSqlite,
@@ -26,41 +26,11 @@ from walbatch.wal.files import DATABASE_FILE, wal_file
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A data directory that is not there yet."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
-async def stopped(directory: Path, clock: FakeClock) -> Path:
-    """The database of a log that was stopped in an orderly way, with the event a sent and b pending."""
-    async with open_log(directory, clock) as log:
-        await log.append(events("a", clock))
-        await deliver(log)
-        await log.append(events("b", clock))
-    return log.path
-
-
-@pytest.fixture
 async def killed(tmp_path: Path, clock: FakeClock) -> Path:
     """The database of a log that was killed after it acknowledged a, b and c, which are in the write-ahead log."""
     async with open_log(tmp_path / "first", clock) as log:
         await log.append(events("abc", clock))
         return copied(log.path, tmp_path / "killed")
-
-
-@pytest.fixture
-def open_umask() -> Iterator[None]:
-    """A umask that keeps nobody out."""
-    before = os.umask(0)
-    yield
-    os.umask(before)
 
 
 async def refusal(directory: Path, clock: FakeClock) -> WalbatchError:

@@ -1,0 +1,50 @@
+"""What tests of the log on disk start from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from log_records import deliver, events, open_log
+
+from walbatch.testing.clock import FakeClock
+from walbatch.wal.sqlite import SqliteLog
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A data directory that is not there yet."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """A umask that keeps nobody out."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+async def log(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLog]:
+    """An open, empty log for one destination."""
+    async with open_log(tmp_path / "data", clock) as log:
+        yield log
+
+
+@pytest.fixture
+async def stopped(directory: Path, clock: FakeClock) -> Path:
+    """The database of a log that was stopped in an orderly way, with the event a sent and b pending."""
+    async with open_log(directory, clock) as log:
+        await log.append(events("a", clock))
+        await deliver(log)
+        await log.append(events("b", clock))
+    return log.path
