@@ -78,3 +78,11 @@ def test_every_file_linked_there_exists() -> None:
     """No link of the README leads nowhere."""
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    """A promise without its test would be a claim."""
+    named = set(re.findall(r"`(tests/[a-z_/]+\.py)`", (ROOT / "docs" / "guarantees.md").read_text()))
+    assert len(named) > 5
+    for test in named:
+        assert (ROOT / test).exists(), test
