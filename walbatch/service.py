@@ -97,6 +97,8 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
     stop.install()
     clock = SystemClock()
     async with AsyncExitStack() as stack:
+        watchdog = _watchdog(settings.shutdown_grace)
+        stack.callback(watchdog.cancel)  # the first in, so the last out: after everything that could hang
         event_log = await stack.enter_async_context(_open_log(settings, clock))
         sink = await stack.enter_async_context(_sink(settings))
         flusher = await _flusher(settings, event_log, sink, clock)
@@ -113,9 +115,11 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
                 data_dir=str(settings.data_dir),
                 destination=settings.destination,
             )
-            await until_stopped(stop, background, flushing)
-            watchdog = _watchdog(settings.shutdown_grace)
-            stack.callback(watchdog.cancel)
+            try:
+                await until_stopped(stop, background, flushing)
+            finally:
+                watchdog.start()
+                log.info("service.stopping", grace_s=settings.shutdown_grace)
             await servers.stop(ingest, settings.shutdown_grace * RPC_SHARE)
             await _last_flush(flusher, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
         finally:
@@ -209,7 +213,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _watchdog(grace_s: float) -> threading.Timer:
-    """End the process when the grace is over, from a thread that nothing in the event loop can hold up."""
+    """Return what ends the process a grace after its start, from a thread that no hung event loop can hold up."""
 
     def end() -> None:
         sys.stderr.write("walbatch: the shutdown took too long and was cut off; nothing acknowledged is lost\n")
@@ -217,8 +221,6 @@ def _watchdog(grace_s: float) -> threading.Timer:
 
     timer = threading.Timer(grace_s, end)
     timer.daemon = True
-    timer.start()
-    log.info("service.stopping", grace_s=grace_s)
     return timer
 
 

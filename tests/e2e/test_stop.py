@@ -14,7 +14,8 @@ from total_queue import judge
 
 pytestmark = pytest.mark.e2e
 
-LOAD_CLIENT = str(Path(__file__).parent.parent / "support" / "load_client.py")
+SUPPORT = Path(__file__).parent.parent / "support"
+LOAD_CLIENT = str(SUPPORT / "load_client.py")
 EVENT = ("send", "--event", "Tick", "--distinct-id", "u1")
 
 
@@ -83,5 +84,19 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert server.wait(2) == 128 + signal.SIGTERM
         hung.kill()
         here.sink()
+        here.serve()
+        assert here.drained()["sent"] == 1
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """The watchdog ends the process when the grace is over, and the next start has everything."""
+    with site(tmp_path, shutdown_grace="2s", flush_interval="1h") as here:
+        here.sink()
+        server = here.serve(entry=(sys.executable, str(SUPPORT / "hung_disk_server.py")))
+        here.run(*EVENT)
+        began = time.monotonic()
+        assert server.stop() == 70
+        assert 1.5 < time.monotonic() - began < 5
+        assert "nothing acknowledged is lost" in server.output()
         here.serve()
         assert here.drained()["sent"] == 1
