@@ -59,7 +59,7 @@ def _print(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # an error text is not ours, and may hold brackets
     if not console.is_terminal:
         console.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would cut the numbers
     for destination in document["destinations"]:
