@@ -7,6 +7,7 @@ ingest, to a destination on this machine that answers at once.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -26,9 +27,6 @@ HERE = Path(__file__).parent
 PYTHON = sys.executable
 WALBATCH = str(Path(PYTHON).with_name("walbatch"))
 SINK_PORT = 18_089
-ROUNDS = 3
-SECONDS = 3.0
-DRAIN_EVENTS = 300_000
 CASES = [
     ("unary, 1 in flight", "unary", 1),
     ("unary, 10 in flight", "unary", 10),
@@ -119,7 +117,7 @@ def drained(stored: float) -> dict[str, float] | None:
     return numbers if numbers["records"] >= stored else None
 
 
-def load(address: str, mode: str, in_flight: int, seconds: float = SECONDS) -> dict[str, float]:
+def load(address: str, mode: str, in_flight: int, seconds: float) -> dict[str, float]:
     """Run the load generator and return what it measured."""
     command = [PYTHON, str(HERE / "load.py"), address, mode, str(in_flight), str(seconds)]
     result: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
@@ -139,16 +137,16 @@ def fdatasync_ms(directory: Path) -> float:
     return statistics.median(times) * 1000
 
 
-def ingest(scratch: Path) -> None:
+def ingest(scratch: Path, rounds: int, seconds: float) -> None:
     """Print a line for each case: both servers in turn, medians of the rounds, and their ratio."""
     print(f"{'':28} {'empty handler':>15} {'walbatch':>12} {'ratio':>6} {'p50':>8} {'p99':>8}")
     for name, mode, in_flight in CASES:
         ceiling, ours = [], []
-        for round_number in range(ROUNDS):
+        for round_number in range(rounds):
             with empty_server() as address:
-                ceiling.append(load(address, mode, in_flight))
+                ceiling.append(load(address, mode, in_flight, seconds))
             with null_sink(), walbatch(scratch / f"{mode}-{in_flight}-{round_number}") as address:
-                ours.append(load(address, mode, in_flight))
+                ours.append(load(address, mode, in_flight, seconds))
         most, rate = (statistics.median(r["events_per_s"] for r in results) for results in (ceiling, ours))
         line = f"{name:28} {most:11,.0f} ev/s {rate:7,.0f} ev/s {rate / most:6.2f}"
         for cut in ("p50_ms", "p99_ms"):
@@ -156,28 +154,33 @@ def ingest(scratch: Path) -> None:
         print(line, flush=True)
 
 
-def drain(scratch: Path) -> None:
+def drain(scratch: Path, rounds: int, events: int) -> None:
     """Print how fast a backlog goes out once the destination is back."""
     rates = []
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         with walbatch(scratch / f"drain-{round_number}") as address:
             stored = 0.0
-            while stored < DRAIN_EVENTS:
+            while stored < events:
                 stored += load(address, "batch", 4, 1.0)["events_per_s"]
             with null_sink():
                 numbers = until(partial(drained, stored))
         rates.append(numbers["records"] / numbers["seconds"])
-    print(f"{f'drain of {DRAIN_EVENTS:,} or more':28} {'':15} {statistics.median(rates):7,.0f} ev/s")
+    print(f"{f'drain of {events:,} or more':28} {'':15} {statistics.median(rates):7,.0f} ev/s")
 
 
 def main() -> None:
     """Measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--drain", type=int, default=300_000, help="events of the backlog")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="walbatch-bench-") as name:
         scratch = Path(name)
         cores = len(os.sched_getaffinity(0))
-        print(f"{cores} cores, fdatasync of 4 kB in {fdatasync_ms(scratch):.2f} ms; medians of {ROUNDS} rounds")
-        ingest(scratch)
-        drain(scratch)
+        print(f"{cores} cores, fdatasync of 4 kB in {fdatasync_ms(scratch):.2f} ms; medians of {options.rounds} rounds")
+        ingest(scratch, options.rounds, options.seconds)
+        drain(scratch, options.rounds, options.drain)
 
 
 if __name__ == "__main__":
