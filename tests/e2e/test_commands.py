@@ -97,6 +97,15 @@ def test_a_replay_through_a_running_server_sends_the_same_bytes_again(here: Site
     assert len(lines) == 15
 
 
+def test_a_replay_without_the_token_is_refused(here: Site) -> None:
+    """Whoever cannot read the data directory's token is told so, and nothing is repeated."""
+    (here.data / "admin.token").unlink()
+    result = here.run("replay", "--yes", check=False)
+    assert result.returncode == 1
+    assert "admin.token" in result.stderr
+    assert here.stats()["accepted"] == 12
+
+
 def test_a_replay_while_nobody_serves_goes_out_after_the_next_start(here: Site) -> None:
     """Without a server the command appends by itself, under the lock."""
     here.close()
