@@ -22,7 +22,7 @@ help:
 	@echo 'make test    lint, build the wheel, test that wheel'
 	@echo 'make lint    every check that runs nothing'
 	@echo 'make bench   measure on this machine'
-	@echo 'make proto   generate walbatch/pb from proto/'
+	@echo 'make proto   generate walbatch/pb from proto/, and .env.example from the settings'
 	@echo 'make lock    resolve the locks again; LOCK_FLAGS=--upgrade takes newer versions'
 	@echo 'make clean   remove what the others made'
 
@@ -63,6 +63,7 @@ lint-image: $(SETUP)
 
 proto: $(SETUP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call PROTOC,.)
+	$(BIN)/python -c 'from walbatch.settings import env_example; print(env_example(), end="")' >.env.example
 
 lock: $(SETUP)
 	$(COMPILE) pyproject.toml --output-file requirements.lock

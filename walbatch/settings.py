@@ -259,16 +259,6 @@ def load(
     return settings
 
 
-def origins(
-    overrides: Mapping[str, object] = MappingProxyType({}),
-    *,
-    environ: Mapping[str, str] = os.environ,
-    env_file: Path | None = Path(".env"),
-) -> dict[str, str]:
-    """Return the key, as typed, of each setting that is given anywhere, right or wrong."""
-    return {attribute: item.key for attribute, item in _sources(overrides, environ, env_file).given.items()}
-
-
 def _sources(overrides: Mapping[str, object], environ: Mapping[str, str], env_file: Path | None) -> Sources:
     sources = Sources(Settings.model_fields, _SECRETS)
     sources.add_env_file(env_file)

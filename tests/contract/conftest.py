@@ -1,4 +1,4 @@
-"""What tests of the log on disk start from."""
+"""What several files of tests start from: a log on disk, and a fake Mixpanel."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from log_records import deliver, events, open_log
 
 from walbatch.testing.clock import FakeClock
+from walbatch.testing.mixpanel import FakeMixpanel
 from walbatch.wal.sqlite import SqliteLog
 
 
@@ -48,3 +50,17 @@ async def stopped(directory: Path, clock: FakeClock) -> Path:
         await deliver(log)
         await log.append(events("b", clock))
     return log.path
+
+
+@pytest.fixture
+def fake() -> FakeMixpanel:
+    """Return a fake that accepts all credentials."""
+    return FakeMixpanel()
+
+
+@pytest.fixture
+async def http(fake: FakeMixpanel) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client for the fake that needs no socket."""
+    transport = httpx.ASGITransport(fake.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(base_url="http://fake", transport=transport) as client:
+        yield client

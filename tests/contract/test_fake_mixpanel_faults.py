@@ -7,48 +7,16 @@ import json
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fake_requests import EVENT, NOW_MS, UPDATE, on_socket
 
-from walbatch.clock import SystemClock
 from walbatch.sinks.mixpanel import Reply
 from walbatch.testing.mixpanel import FakeMixpanel, serve_fake
-
-NOW_MS = SystemClock().wall_ms()
-EVENT = {"event": "E", "properties": {"time": NOW_MS, "distinct_id": "u1", "$insert_id": "i-1"}}
-BAD = {"event": "E", "properties": {"time": 5, "distinct_id": "u1", "$insert_id": "i-2"}}
-UPDATE = {"$token": "T", "$distinct_id": "u1", "$set": {"plan": "pro"}}
-TIME_MESSAGE = "'properties.time' is invalid: must be specified as seconds since epoch"
-
-
-def event(name: Any = "E", without: Any = "", **properties: Any) -> dict[str, Any]:
-    """Build an event with some properties changed, and one left out."""
-    changed = EVENT["properties"] | properties  # type: ignore[operator]
-    return {"event": name, "properties": {key: value for key, value in changed.items() if key != without}}
-
-
-@pytest.fixture
-def fake() -> FakeMixpanel:
-    """Return a fake that accepts all credentials."""
-    return FakeMixpanel()
-
-
-@pytest.fixture
-async def http(fake: FakeMixpanel) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client for the fake that needs no socket."""
-    transport = httpx.ASGITransport(fake.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(base_url="http://fake", transport=transport) as client:
-        yield client
-
-
-async def on_socket(fake: FakeMixpanel, requests: int = 1, timeout_s: float = 5.0) -> list[int]:
-    """Serve the fake on a socket, send the same event some times, and return the statuses."""
-    async with serve_fake(fake) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=timeout_s) as client:
-        return [(await client.post("/import", json=[EVENT])).status_code for _ in range(requests)]
 
 
 async def test_the_file_holds_each_record_as_it_came(
