@@ -17,6 +17,8 @@ class BatchPolicy:
     max_age_s: float = 10.0
     max_size: int = 2000
     max_bytes: int = 2_000_000
+    overhead_bytes: int = 1
+    """What the request adds to each payload: a comma or a bracket, and whatever the destination wants in front."""
 
     def due_in_s(self, waiting: int, oldest_age_s: float) -> float | None:
         """Return the seconds until a batch is due: 0.0 for now, None while nothing waits."""
@@ -29,6 +31,34 @@ class BatchPolicy:
     def at_once(self) -> BatchPolicy:
         """Return the same policy for a flush on demand: whatever waits is due now."""
         return replace(self, size=1, max_age_s=0.0)
+
+
+class Turns:
+    """Whose turn it is in a lane: what is behind, or what is live.
+
+    Behind is what was given back, and everything up to the moment at which delivery was seen to lag; it is due at
+    once, oldest first. Live is what came after that. While both have a batch due they take turns, so that fresh
+    records leave within seconds whatever the backlog. In an `ordered` lane nothing overtakes.
+    """
+
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self._live_next = False
+
+    def next_due(self, policy: BatchPolicy, behind: int, live: int, live_age_s: float) -> tuple[float | None, bool]:
+        """Return the seconds until a batch is due, as `BatchPolicy.due_in_s`, and whether it is to be a live one."""
+        live_due_s = policy.due_in_s(live, live_age_s)
+        if not behind:
+            return live_due_s, True
+        return 0.0, live_due_s == 0.0 and self._live_next and not self._ordered
+
+    def took(self, *, live: bool) -> None:
+        """Note whose batch was handed out: the other one is next."""
+        self._live_next = not live
+
+    def lags(self, policy: BatchPolicy, live: int, live_age_s: float) -> bool:
+        """Say whether what is live should count as behind: more than a batch of it is overdue."""
+        return not self._ordered and live > policy.max_size and live_age_s > policy.max_age_s
 
 
 def byte_length(payload: str) -> int:

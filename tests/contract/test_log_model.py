@@ -14,22 +14,27 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from walbatch.batching import BatchPolicy
-from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
+from walbatch.batching import BatchPolicy, Turns, byte_length
+from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected, Unknown
 from walbatch.event import Kind, Offset, Record, profile_update, track
 from walbatch.retry import Condition, State
+from walbatch.routing import Filter, Router
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Batch, Lane, LaneBacklog, Settlement
+from walbatch.wal import LANES as LANE_NAMES
+from walbatch.wal import ORDERED, Batch, Lane, LaneBacklog, Settlement
 from walbatch.wal.driver import Connection
 from walbatch.wal.files import DATABASE_FILE, wal_file
-from walbatch.wal.memory import DEAD, IN_FLIGHT, PENDING, RESOLVED, SENT, MemoryLog
+from walbatch.wal.memory import DEAD, HELD, IN_FLIGHT, PENDING, RESOLVED, SENT, MemoryLog
 from walbatch.wal.recent import RecentIds
 from walbatch.wal.sqlite import SqliteLog
 
 DESTINATIONS = ["there", "elsewhere"]
+ROUTER = Router({"there": Filter(), "elsewhere": Filter(never=("e*7",))})
 LANES = [Lane(name, kind) for name in DESTINATIONS for kind in Kind]
 
-outcome: st.SearchStrategy[Outcome] = st.sampled_from([DELIVERED, DELIVERED, RETRY, Rejected(400, "f", "r")])
+outcome: st.SearchStrategy[Outcome] = st.sampled_from(
+    [DELIVERED, DELIVERED, RETRY, Rejected(400, "f", "r"), Unknown("no answer")]
+)
 # Mostly events; some ids repeat.
 kinds = st.sampled_from([Kind.EVENT, Kind.EVENT, Kind.PROFILE])
 names = st.lists(st.tuples(kinds, st.integers(0, 9) | st.integers(0, 10_000)), min_size=1, max_size=12)
@@ -60,7 +65,7 @@ class LogModel(RuleBasedStateMachine):
         self.folder = Path(self.stack.enter_context(TemporaryDirectory(prefix="walbatch-model-")))
         self.lives = 0
         self.clock = FakeClock()
-        self.spec = MemoryLog(DESTINATIONS, self.clock)
+        self.spec = MemoryLog(DESTINATIONS, self.clock, router=ROUTER)
         self.in_flight: list[Batch] = []
         self.purged: set[Offset] = set()
         self.settlements = 0
@@ -78,7 +83,7 @@ class LogModel(RuleBasedStateMachine):
 
     def open(self) -> None:
         """Open the log in the present directory."""
-        self.log = SqliteLog(self.directory, DESTINATIONS, self.clock, allow_affected_sqlite=True)
+        self.log = SqliteLog(self.directory, DESTINATIONS, self.clock, router=ROUTER, allow_affected_sqlite=True)
         self.runner.run(self.log.__aenter__())
 
     def close(self) -> None:
@@ -87,8 +92,13 @@ class LogModel(RuleBasedStateMachine):
 
     def forget(self) -> None:
         """Take from the specification what no engine keeps over a restart."""
-        for status in self.spec._status.values():
+        for lane, status in self.spec._status.items():
             status |= {offset: PENDING for offset, state in status.items() if state == IN_FLIGHT}
+            pending = {offset for offset, state in status.items() if state == PENDING}
+            # What is pending below something settled has been handed out before: then all of it counts as behind.
+            holes = pending and any(offset > min(pending) for offset in status.keys() - pending)
+            self.spec._behind[lane] = pending if holes else set()
+            self.spec._turns[lane] = Turns(ordered=lane.kind in ORDERED)
         self.in_flight.clear()
         self.spec._recent = RecentIds()
         for offset, record in enumerate(self.spec._records, 1):
@@ -110,7 +120,7 @@ class LogModel(RuleBasedStateMachine):
     def settled(self) -> list[Offset]:
         """What was answered somewhere and is still stored."""
         states = [item for status in self.spec._status.values() for item in status.items()]
-        return sorted({offset for offset, state in states if state in (SENT, DEAD)} - self.purged)
+        return sorted({offset for offset, state in states if state in (SENT, DEAD, HELD)} - self.purged)
 
     @precondition(lambda self: self.settled)
     @rule(data=st.data())
@@ -118,7 +128,19 @@ class LogModel(RuleBasedStateMachine):
         """Store something again that was settled, as `replay` does."""
         offset = data.draw(st.sampled_from(self.settled))
         original = self.spec._records[offset - 1]
-        self.append_both([replace(original, replay_of=offset, received_at_ms=self.clock.wall_ms())])
+        destination = data.draw(st.sampled_from(["", *DESTINATIONS]))
+        self.append_both(
+            [replace(original, replay_of=offset, destination=destination, received_at_ms=self.clock.wall_ms())]
+        )
+
+    @precondition(lambda self: self.settled)
+    @rule(data=st.data(), destination=st.sampled_from(DESTINATIONS))
+    def discard(self, data: st.DataObject, destination: str) -> None:
+        """Give up some dead letters of one destination; what is none there stays as it is."""
+        offsets = data.draw(st.lists(st.sampled_from(self.settled), min_size=1, max_size=3))
+        assert self.runner.run(self.log.discard(destination, offsets)) == self.runner.run(
+            self.spec.discard(destination, offsets)
+        )
 
     @property
     def pending_lanes(self) -> list[Lane]:
@@ -139,7 +161,8 @@ class LogModel(RuleBasedStateMachine):
         policy = BatchPolicy(max_size=limit).at_once()
         batch = self.runner.run(asyncio.wait_for(self.log.fetch(lane, policy), 10))
         assert 1 <= len(batch.entries) <= limit
-        assert batch == self.runner.run(self.spec.fetch(lane, replace(policy, max_size=len(batch.entries))))
+        handed_out = sum(byte_length(entry.payload) + policy.overhead_bytes for entry in batch.entries)
+        assert batch == self.runner.run(self.spec.fetch(lane, replace(policy, max_bytes=handed_out + 1)))
         self.in_flight.append(batch)
 
     @precondition(lambda self: self.in_flight)
@@ -161,6 +184,11 @@ class LogModel(RuleBasedStateMachine):
             self.runner.run(self.log.settle(settlement))
         self.runner.run(self.spec.settle(settlement))
         self.settled_since_start = True
+
+    @rule(seconds=st.floats(0.001, 20))
+    def wait(self, seconds: float) -> None:
+        """Let time pass, so that what waits is overdue and delivery lags."""
+        self.runner.run(self.clock.advance(seconds))
 
     @precondition(lambda self: self.pending_lanes)
     @rule(data=st.data())
@@ -218,7 +246,7 @@ class LogModel(RuleBasedStateMachine):
         for destination in disk.destinations:
             assert destination.condition == wanted[destination.name].condition
             for found, spec in zip(destination.lanes, wanted[destination.name].lanes, strict=True):
-                kind = Kind.EVENT if found.name == "events" else Kind.PROFILE
+                kind = next(kind for kind, name in LANE_NAMES.items() if name == found.name)
                 assert found == self.after_purge(Lane(destination.name, kind), spec)
                 assert found.accepted == found.pending + found.sent + found.purged + found.dead + found.resolved
 

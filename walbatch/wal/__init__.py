@@ -22,8 +22,12 @@ from walbatch.delivery import Outcome
 from walbatch.event import EventId, Kind, Offset, Record
 from walbatch.retry import Condition
 
-LANES = {Kind.EVENT: "events", Kind.PROFILE: "profiles"}
+LANES = {Kind.EVENT: "events", Kind.PROFILE: "profiles", Kind.GROUP: "groups"}
 """What the lane of each kind is called, in the database and to people."""
+
+
+ORDERED = frozenset({Kind.PROFILE, Kind.GROUP})
+"""Kinds of which one record may undo another: their order counts. Events carry their time."""
 
 
 class Lane(NamedTuple):
@@ -34,7 +38,7 @@ class Lane(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the lane's name without the destination: `events` or `profiles`."""
+        """Return the lane's name without the destination: `events`, `profiles` or `groups`."""
         return LANES[self.kind]
 
 
@@ -90,7 +94,9 @@ class LaneBacklog:
     purged: int
     """Delivered, and deleted since by retention."""
     dead: int
-    """Refused by the destination, and kept for a person to decide."""
+    """Refused by the destination, or held; kept for a person to decide."""
+    held: int
+    """Of those that are dead: it is not known whether the destination has them, and twice would be wrong."""
     resolved: int
     """Refused once, then dealt with: replayed, or discarded."""
     oldest_pending_at_ms: int | None
@@ -130,7 +136,8 @@ class EventLog(Protocol):
         """Store records, all or none, in order; durable on return.
 
         A record with the `event_id`, name and distinct_id of a recently stored one, and not a different time, is
-        a duplicate, unless it is a replay. Cancelling the caller does not cancel the commit.
+        a duplicate, unless it is a replay. Cancelling the caller does not cancel the commit. Each record is owed to
+        the destinations that the log's router names.
 
         Raises:
             CommitFailed: nothing is known about any of them; send the same ids again.
@@ -144,8 +151,9 @@ class EventLog(Protocol):
 
         Without `wait` it returns at once, with an empty batch if none is due.
 
-        Entries that were given back are due at once. A batch may be smaller than the policy allows. Cancel-safe:
-        nothing is handed out then. One caller a lane at a time.
+        Entries that were given back are due at once. When delivery lags, what came before and what comes from then
+        on are handed out in turns (`walbatch.batching.Turns`), but never out of order in an ordered lane. A batch may
+        be smaller than the policy allows. Cancel-safe: nothing is handed out then. One caller a lane at a time.
         """
         ...
 

@@ -61,23 +61,27 @@ class Position(NamedTuple):
 
 
 class LaneState:
-    """One lane's position in the log. Every method is called after the disk has it."""
+    """One lane's position in the log. Every method is called after the disk has it.
 
-    def __init__(self, settled_through: int, islands: Iterable[Span], waiting: int) -> None:
+    What was given back, or was waiting when delivery fell behind, is kept as spans; see `walbatch.batching.Turns`.
+    """
+
+    def __init__(self, settled_through: int, islands: Iterable[Span], waiting: int, last: int) -> None:
+        """Begin after a watermark. `last` is the end of the log, `waiting` what the lane still owes of it."""
         self._next = Offset(settled_through + 1)
-        self._returned: list[Span] = []
+        self._spans: list[Span] = []
         self._in_flight: dict[Offset, tuple[Span, int]] = {}
-        self.waiting = waiting
-        """Records that can be fetched: appended or given back, and not handed out."""
-        for first, last in sorted(islands):
+        self.behind = 0
+        """Records that can be fetched from the spans."""
+        self.live = waiting
+        """Records that can be fetched from the end of the log."""
+        found = sorted(islands)
+        for first, end in found:
             if first > self._next:
-                self._returned.append(Span(self._next, Offset(first - 1)))
-            self._next = max(self._next, Offset(last + 1))
-
-    @property
-    def has_returned(self) -> bool:
-        """Say whether anything was given back, and is due at once."""
-        return bool(self._returned)
+                self._spans.append(Span(self._next, Offset(first - 1)))
+            self._next = max(self._next, Offset(end + 1))
+        if found:  # how many of the waiting are in which gap is not known, and does not matter
+            self.fall_behind(last)
 
     @property
     def position(self) -> Position:
@@ -91,23 +95,31 @@ class LaneState:
         return self._lowest([*(self._in_flight.keys() - set(settled)), *firsts]) - 1
 
     def _lowest(self, in_flight: Iterable[Offset]) -> int:
-        return min([self._next, *in_flight, *(span.first for span in self._returned[:1])])
+        return min([self._next, *in_flight, *(span.first for span in self._spans[:1])])
 
-    def next_span(self) -> Span:
-        """Return where the next fetch has to read: what was given back first, else the end of the log."""
-        return self._returned[0] if self._returned else Span(self._next, END)
+    def fall_behind(self, last: int) -> None:
+        """Count everything up to the end of the log as behind."""
+        if last >= self._next:
+            self._spans.append(Span(self._next, Offset(last)))
+            self._next = Offset(last + 1)
+        self.behind, self.live = self.behind + self.live, 0
+
+    def next_span(self, *, live: bool) -> Span:
+        """Return where the next fetch has to read: the end of the log, or the oldest of what is behind."""
+        return Span(self._next, END) if live or not self._spans else self._spans[0]
 
     def hand_out(self, span: Span, offsets: Sequence[Offset], *, more: bool) -> None:
         """Mark what a fetch read from `span`, which `next_span` gave. `more`: the span has further records."""
         if span.last == END:
             self._next = Offset(offsets[-1] + 1) if offsets else self._next
+            self.live -= len(offsets)
         else:
-            self._returned.remove(span)
+            self._spans.remove(span)
             if more:
-                insort(self._returned, Span(Offset(offsets[-1] + 1), span.last))
+                insort(self._spans, Span(Offset(offsets[-1] + 1), span.last))
+            self.behind -= len(offsets)
         if offsets:
             self._in_flight[offsets[0]] = (Span(offsets[0], offsets[-1]), len(offsets))
-            self.waiting -= len(offsets)
 
     def holds(self, first: Offset) -> bool:
         """Say whether the batch that begins here is in flight."""
@@ -117,5 +129,5 @@ class LaneState:
         """Forget the batch that begins here, and take back what of it was not settled."""
         del self._in_flight[first]
         for run in given_back:
-            insort(self._returned, run.span)
-            self.waiting += len(run.entries)
+            insort(self._spans, run.span)
+            self.behind += len(run.entries)

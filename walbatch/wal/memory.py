@@ -9,15 +9,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Self
 
-from walbatch.batching import BatchPolicy, byte_length
+from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
-from walbatch.delivery import Delivered, Rejected, Retry
+from walbatch.delivery import Delivered, Rejected, Retry, Unknown
 from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
-from walbatch.wal import Appended, Backlog, Batch, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
+from walbatch.routing import Router
+from walbatch.wal import ORDERED, Appended, Backlog, Batch, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
 from walbatch.wal.recent import RecentIds
 
-PENDING, IN_FLIGHT, SENT, DEAD, RESOLVED = range(5)
+PENDING, IN_FLIGHT, SENT, DEAD, HELD, RESOLVED = range(6)
 
 
 class MemoryLog:
@@ -25,12 +26,14 @@ class MemoryLog:
 
     durability = "buffered"
 
-    def __init__(self, destinations: Sequence[str], clock: Clock) -> None:
+    def __init__(self, destinations: Sequence[str], clock: Clock, *, router: Router | None = None) -> None:
         self._clock = clock
+        self._router = router or Router({})
         self._records: list[Record] = []  # the record at offset n is the n-th, from 1
         self._recent = RecentIds()
         self._status: dict[Lane, dict[Offset, int]] = {Lane(d, kind): {} for d in destinations for kind in Kind}
-        self._given_back: dict[Lane, set[Offset]] = {lane: set() for lane in self._status}
+        self._behind: dict[Lane, set[Offset]] = {lane: set() for lane in self._status}
+        self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in self._status}
         self._waiting_since_s: dict[Offset, float] = {}
         self._conditions = dict.fromkeys(destinations, Condition())
         self._changed = asyncio.Event()
@@ -57,40 +60,59 @@ class MemoryLog:
         self._waiting_since_s[offset] = self._clock.monotonic_s()
         if record.replay_of is None:
             self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+        route = self._router.destinations(record)
         for lane, status in self._status.items():
-            if lane.kind is record.kind:
+            if lane.kind is record.kind and (route is None or lane.destination in route):
                 status[offset] = PENDING
-            if record.replay_of is not None and status.get(record.replay_of) == DEAD:
-                status[record.replay_of] = RESOLVED
+            if record.replay_of is not None and record.destination in ("", lane.destination):
+                self._resolve(lane, record.replay_of)
         return Appended(offset, duplicate=False)
+
+    def _resolve(self, lane: Lane, offset: Offset) -> bool:
+        letter = self._status[lane].get(offset) in (DEAD, HELD)
+        if letter:
+            self._status[lane][offset] = RESOLVED
+        return letter
+
+    async def discard(self, destination: str, offsets: Sequence[Offset]) -> int:
+        """See `SqliteLog.discard`."""
+        lanes = [lane for lane in self._status if lane.destination == destination]
+        return sum(self._resolve(lane, offset) for lane in lanes for offset in offsets)
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
         while True:
             self._changed.clear()
-            waiting = [offset for offset, status in self._status[lane].items() if status == PENDING]
-            if waiting:
-                age_s = self._clock.monotonic_s() - self._waiting_since_s[waiting[0]]
-                due_s = 0.0 if self._given_back[lane] else policy.due_in_s(len(waiting), age_s)
-                if due_s == 0.0:
-                    return self._hand_out(lane, waiting, policy)
-            else:
-                due_s = None
+            behind, live, age_s = self._waiting(lane)
+            if self._turns[lane].lags(policy, len(live), age_s):
+                self._behind[lane].update(live)
+                behind, live, age_s = self._waiting(lane)
+            due_s, is_live = self._turns[lane].next_due(policy, len(behind), len(live), age_s)
+            if due_s == 0.0:
+                self._turns[lane].took(live=is_live)
+                return self._hand_out(lane, live if is_live else behind, policy)
             if not wait:
                 return Batch(lane, ())
             await self._clock.wait(self._changed, due_s)
+
+    def _waiting(self, lane: Lane) -> tuple[list[Offset], list[Offset], float]:
+        """Return what is behind, what is live, and how long the oldest of that has waited."""
+        waiting = [offset for offset, status in self._status[lane].items() if status == PENDING]
+        live = [offset for offset in waiting if offset not in self._behind[lane]]
+        age_s = self._clock.monotonic_s() - self._waiting_since_s[live[0]] if live else 0.0
+        return [offset for offset in waiting if offset in self._behind[lane]], live, age_s
 
     def _hand_out(self, lane: Lane, waiting: Sequence[Offset], policy: BatchPolicy) -> Batch:
         entries: list[Entry] = []
         room = policy.max_bytes
         for offset in waiting[: policy.max_size]:
             record = self._records[offset - 1]
-            room -= byte_length(record.payload) + 1
+            room -= byte_length(record.payload) + policy.overhead_bytes
             if entries and room < 1:
                 break
             entries.append(Entry(offset, record.event_id, record.payload, record.received_at_ms))
             self._status[lane][offset] = IN_FLIGHT
-            self._given_back[lane].discard(offset)
+            self._behind[lane].discard(offset)
         return Batch(lane, entries)
 
     async def settle(self, settlement: Settlement) -> None:
@@ -99,11 +121,11 @@ class MemoryLog:
         status = self._status[lane]
         if status[settlement.batch.entries[0].offset] != IN_FLIGHT:
             return
-        after = {Delivered: SENT, Rejected: DEAD, Retry: PENDING}
+        after = {Delivered: SENT, Rejected: DEAD, Unknown: HELD, Retry: PENDING}
         for entry, outcome in zip(settlement.batch.entries, settlement.outcomes, strict=True):
             status[entry.offset] = after[type(outcome)]
             if isinstance(outcome, Retry):
-                self._given_back[lane].add(entry.offset)
+                self._behind[lane].add(entry.offset)
         self._conditions[lane.destination] = settlement.condition
         self._changed.set()
 
@@ -136,7 +158,8 @@ class MemoryLog:
             in_flight=states.count(IN_FLIGHT),
             sent=states.count(SENT),
             purged=0,
-            dead=states.count(DEAD),
+            dead=states.count(DEAD) + states.count(HELD),
+            held=states.count(HELD),
             resolved=states.count(RESOLVED),
             oldest_pending_at_ms=self._records[owed[0] - 1].received_at_ms if owed else None,
         )

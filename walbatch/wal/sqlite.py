@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -31,11 +32,12 @@ from typing import Any, Self, TypeVar, cast
 
 import aiosqlite
 
-from walbatch.batching import BatchPolicy, byte_length
+from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
 from walbatch.errors import BacklogFull, CommitFailed, FatalError, StorageFailed, WalbatchError
-from walbatch.event import Kind, Record
-from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, recovery, store
+from walbatch.event import Kind, Offset, Record
+from walbatch.routing import Router
+from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, recovery, store
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
@@ -43,7 +45,7 @@ from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.recent import WINDOW, RecentIds
-from walbatch.wal.transaction import Answer, Planner, Purge, Transaction, Write
+from walbatch.wal.transaction import Answer, Discard, Planner, Purge, Transaction, Write
 
 T = TypeVar("T")
 
@@ -62,6 +64,7 @@ class SqliteLog:
         destinations: Sequence[str],
         clock: Clock,
         *,
+        router: Router | None = None,
         limits: Limits = NO_LIMITS,
         allow_affected_sqlite: bool = False,
         recent_window: int = WINDOW,
@@ -73,9 +76,13 @@ class SqliteLog:
         self._allow_affected = allow_affected_sqlite
         self._window = recent_window
         self._recent = RecentIds(recent_window)
-        self._destinations = len(destinations)
+        self._destinations = frozenset(destinations)
+        self._router = router or Router({})
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
+        self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in self._lanes}
         self._states: dict[Lane, LaneState] = {}
+        self._bits: dict[str, int] = {}
+        self._last = 0
         self._waiting_since_s: dict[Lane, float] = {}
         self._changed = {lane: asyncio.Event() for lane in self._lanes}
         self._failed_commits = 0
@@ -113,16 +120,22 @@ class SqliteLog:
 
     def _open(self, connection: driver.Connection) -> None:
         migrate(connection, self.path)
-        for name in {lane.destination for lane in self._lanes}:
+        connection.execute("BEGIN IMMEDIATE")
+        for name in dict.fromkeys(lane.destination for lane in self._lanes):
             store.add_destination(connection, name)
+        connection.execute("COMMIT")
+        self._bits = store.destinations(connection)
+        self._last = store.last_offset(connection)
         _checkpoint(connection)
         store.load_recent(connection, self._recent, self._window)
         counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
         self._admission.owed_bytes = sum(c.pending_bytes for c in counts.values())
         for lane in self._lanes:
-            state = self._states[lane] = store.load_lane(connection, lane)
-            store.raise_watermark(connection, lane, state.position.watermark)
-            self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, state.position.watermark + 1))
+            bit = self._bits[lane.destination]
+            state = self._states[lane] = store.load_lane(connection, lane, bit)
+            watermark = state.position.watermark
+            store.raise_watermark(connection, lane, watermark)
+            self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1))
 
     async def _close(self) -> None:
         self._commits.close()
@@ -152,21 +165,22 @@ class SqliteLog:
         state, changed = self._states[lane], self._changed[lane]
         while True:
             changed.clear()
-            due_s = self._due_in_s(lane, policy)
+            due_s, live = self._next_due(lane, policy)
             if due_s != 0.0 and not wait:
                 return Batch(lane, ())
             if due_s != 0.0:
                 await self._clock.wait(changed, due_s)
                 continue
-            span = state.next_span()
+            span = state.next_span(live=live)
             entries, next_received_at_ms = await self._ask(
-                self._reader, store.read_span, lane.kind, span, policy.max_size, policy.max_bytes
+                self._reader, store.read_span, lane.kind, self._bits[lane.destination], span, policy
             )
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
             state.hand_out(span, [entry.offset for entry in entries], more=next_received_at_ms is not None)
             if span.last == END:  # else the records at the end of the log go on waiting as they did
                 self._start_wait(lane, next_received_at_ms)
             if entries:
+                self._turns[lane].took(live=live)
                 return Batch(lane, entries)
 
     async def settle(self, settlement: Settlement) -> None:
@@ -179,6 +193,10 @@ class SqliteLog:
         Returns how many; 0 means that nothing is left to delete. Open dead letters stay.
         """
         return cast(int, await self._commits.submit(Purge(before_ms, limit)))
+
+    async def discard(self, destination: str, offsets: Sequence[Offset]) -> int:
+        """Close the open dead letters of these records at one destination, for good; return how many there were."""
+        return cast(int, await self._commits.submit(Discard(destination, offsets, self._clock.wall_ms())))
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
@@ -193,11 +211,12 @@ class SqliteLog:
         """Return the bytes of the database and of its write-ahead log."""
         return file_sizes(self.path)
 
-    def _due_in_s(self, lane: Lane, policy: BatchPolicy) -> float | None:
-        state = self._states[lane]
-        if state.has_returned and state.waiting:
-            return 0.0
-        return policy.due_in_s(state.waiting, self._clock.monotonic_s() - self._waiting_since_s[lane])
+    def _next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
+        state, turns = self._states[lane], self._turns[lane]
+        age_s = self._clock.monotonic_s() - self._waiting_since_s[lane]
+        if turns.lags(policy, state.live, age_s):
+            state.fall_behind(self._last)
+        return turns.next_due(policy, state.behind, state.live, age_s)
 
     def _start_wait(self, lane: Lane, received_at_ms: int | None) -> None:
         """Begin the wait of a lane's oldest record. A wall clock that was set back counts as no wait yet."""
@@ -205,9 +224,9 @@ class SqliteLog:
         self._waiting_since_s[lane] = self._clock.monotonic_s() - age_ms / 1000
 
     async def _commit(self, writes: Sequence[Write]) -> list[Answer]:
-        transaction = Planner(self._recent, self._states).plan(writes)
+        transaction = Planner(self._recent, self._states, self._router).plan(writes)
         try:
-            await _run(self._writer, lambda connection: transaction.run(connection, self._lanes))
+            await _run(self._writer, lambda connection: transaction.run(connection, self._lanes, self._bits))
         except driver.Error as error:
             raise self._failure(error) from error
         self._failed_commits = 0
@@ -216,19 +235,20 @@ class SqliteLog:
 
     def _follow(self, done: Transaction) -> None:
         """Bring memory up to what the disk has now."""
-        appended = dict.fromkeys(Kind, 0)
-        for record, offset in zip(done.records, done.offsets, strict=True):
-            appended[record.kind] += 1
+        counts: Counter[tuple[Kind, store.Route]] = Counter()
+        for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
+            counts[record.kind, route] += 1
+            owed_to = self._destinations if route is None else self._destinations & route
+            self._admission.owed_bytes += byte_length(record.payload) * len(owed_to)
+            self._last = offset
             if record.replay_of is None:
                 self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
-        size = sum(byte_length(record.payload) for record in done.records)
-        self._admission.owed_bytes += size * self._destinations
-        for lane in self._lanes:
-            state = self._states[lane]
-            if appended[lane.kind]:
-                if state.waiting == 0:
+        for (kind, route), count in counts.items():
+            for name in self._destinations if route is None else self._destinations & route:
+                lane = Lane(name, kind)
+                if self._states[lane].live == 0:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
-                state.waiting += appended[lane.kind]
+                self._states[lane].live += count
                 self._changed[lane].set()
         for settlement, cut, _ in done.settlements:
             lane = settlement.batch.lane

@@ -1,86 +1,101 @@
-"""Every SQL statement of the log, as plain functions over a connection. They neither begin nor commit."""
+"""The SQL statements of appending, fetching and settling, as plain functions over a connection.
+
+They neither begin nor commit; nor do those of `walbatch.wal.dead_letters` and `walbatch.wal.purge`.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
 
-from walbatch.batching import byte_length
-from walbatch.delivery import Delivered, Rejected
+from walbatch.batching import BatchPolicy, byte_length
+from walbatch.delivery import Delivered, Rejected, Unknown
+from walbatch.errors import ConfigurationError
 from walbatch.event import EventId, Kind, Offset, Record
 from walbatch.retry import Condition, State
-from walbatch.wal import Backlog, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
+from walbatch.wal import Backlog, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement, dead_letters
 from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import LaneState, Position, Run, Span
 from walbatch.wal.recent import RecentIds
 
-_ROW = "(?,?,?,?,?)"
-_INSERT = "INSERT INTO events (kind, event_id, payload, received_at_ms, replay_of) VALUES "
+Route = frozenset[str] | None
+"""The names of the destinations that a record is for; None means all of them."""
+
+MAX_DESTINATIONS = 63
+"""As many as there are bits in a positive integer of SQLite."""
+
+_ROW = "(?,?,?,?,?,?)"
+_INSERT = "INSERT INTO events (kind, event_id, payload, received_at_ms, replay_of, routes) VALUES "
 _INSERT_SIZES = (256, 64, 16, 4, 1)
 """Rows of one INSERT. Multi-row statements of few sizes: Python's executemany gives up and takes the interpreter lock
 at every row, and each size is one statement to keep prepared."""
 
-_OF_KIND = {Kind.EVENT: "kind = 0", Kind.PROFILE: "kind = 1 AND kind <> 0"}
+OF_KIND = {Kind.EVENT: "kind = 0", Kind.PROFILE: "kind = 1 AND kind <> 0", Kind.GROUP: "kind = 2 AND kind <> 0"}
 """A filter by kind. The rare kinds name the condition of their partial index, which is how SQLite finds it."""
 
 
-def append(connection: Connection, records: Sequence[Record]) -> list[Offset]:
-    """Insert records in order and return their offsets."""
+_ONE = BatchPolicy(max_size=1)
+
+
+def append(
+    connection: Connection, records: Sequence[Record], routes: Sequence[Route], bits: Mapping[str, int]
+) -> list[Offset]:
+    """Insert records in order and return their offsets. `bits` has the place of each destination in a route."""
     offsets: list[Offset] = []
     while len(offsets) < len(records):
-        left = len(records) - len(offsets)
-        size = next(size for size in _INSERT_SIZES if size <= left)
-        part = records[len(offsets) : len(offsets) + size]
-        values = [v for r in part for v in (r.kind.value, r.event_id, r.payload, r.received_at_ms, r.replay_of)]
+        start = len(offsets)
+        size = next(size for size in _INSERT_SIZES if size <= len(records) - start)
+        values: list[object] = []
+        for r, route in zip(records[start : start + size], routes[start : start + size], strict=True):
+            mask = None if route is None else sum(1 << bits[name] for name in route)
+            values += (r.kind.value, r.event_id, r.payload, r.received_at_ms, r.replay_of, mask)
         last = connection.execute(_INSERT + ",".join([_ROW] * size), values).lastrowid or 0
         offsets.extend(Offset(seq) for seq in range(last - size + 1, last + 1))
-    for kind in Kind:
-        sizes = [byte_length(r.payload) for r in records if r.kind is kind]
-        if sizes:
-            connection.execute(
-                "UPDATE accepted SET count = count + ?, bytes = bytes + ? WHERE kind = ?",
-                (len(sizes), sum(sizes), kind.value),
-            )
-    replayed = [r.replay_of for r in records if r.replay_of is not None]
-    if replayed:
-        _resolve(connection, replayed, "replayed", records[0].received_at_ms)
+    _count_accepted(connection, records, routes)
+    for record in records:
+        if record.replay_of is not None:
+            dead_letters.resolve(connection, record.destination, record.replay_of, "replayed", record.received_at_ms)
     return offsets
 
 
-def _resolve(connection: Connection, seqs: Sequence[Offset], resolution: str, now_ms: int) -> None:
-    for seq in seqs:
-        for destination, kind in connection.execute(
-            "UPDATE dead_letters SET resolved_at_ms = ?, resolution = ? WHERE seq = ? AND resolution IS NULL"
-            " RETURNING destination, kind",
-            (now_ms, resolution, seq),
-        ).fetchall():
-            connection.execute(
-                "UPDATE cursors SET dead = dead - 1, resolved = resolved + 1 WHERE destination = ? AND kind = ?",
-                (destination, kind),
-            )
+def _count_accepted(connection: Connection, records: Sequence[Record], routes: Sequence[Route]) -> None:
+    counts: Counter[tuple[Kind, Route]] = Counter()
+    sizes: Counter[tuple[Kind, Route]] = Counter()
+    for record, route in zip(records, routes, strict=True):
+        counts[record.kind, route] += 1
+        sizes[record.kind, route] += byte_length(record.payload)
+    for (kind, route), count in counts.items():
+        values = (count, sizes[kind, route], kind.value)
+        connection.execute("UPDATE accepted SET count = count + ?, bytes = bytes + ? WHERE kind = ?", values)
+        update = "UPDATE cursors SET accepted = accepted + ?, accepted_bytes = accepted_bytes + ? WHERE kind = ?"
+        if route is None:
+            connection.execute(update, values)
+        else:
+            connection.executemany(f"{update} AND destination = ?", [(*values, name) for name in route])
 
 
 def read_span(
-    connection: Connection, kind: Kind, span: Span, limit: int, max_bytes: int
+    connection: Connection, kind: Kind, bit: int, span: Span, policy: BatchPolicy
 ) -> tuple[list[Entry], int | None]:
-    """Read the oldest records of a span, at least one however large it is.
+    """Read the oldest records of a span that are for one destination: one batch, so at least one however large it is.
 
     Returns them, and when the next one was received if the span has more, else None.
     """
     cursor = connection.execute(
-        f"SELECT seq, event_id, payload, received_at_ms FROM events WHERE {_OF_KIND[kind]} AND seq BETWEEN ? AND ?"
-        " ORDER BY seq LIMIT ?",
-        (span.first, span.last, limit + 1),
+        f"SELECT seq, event_id, payload, received_at_ms FROM events WHERE {OF_KIND[kind]} AND {is_for(bit)}"
+        " AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+        (span.first, span.last, policy.max_size + 1),
     )
     entries: list[Entry] = []
-    room = max_bytes
+    room = policy.max_bytes
     try:
         for row in cursor:
             entry = Entry(*row)
-            room -= byte_length(entry.payload) + 1  # a comma or a bracket
-            if len(entries) == limit or (entries and room < 1):
+            room -= byte_length(entry.payload) + policy.overhead_bytes
+            if len(entries) == policy.max_size or (entries and room < 1):
                 return entries, entry.received_at_ms
             entries.append(entry)
     finally:
@@ -88,12 +103,23 @@ def read_span(
     return entries, None
 
 
-def oldest_received_at_ms(connection: Connection, kind: Kind, first: int) -> int | None:
-    """Return when the first record at or after an offset was received."""
+def oldest_received_at_ms(connection: Connection, kind: Kind, bit: int, first: int) -> int | None:
+    """Return when a destination's first record at or after an offset was received."""
     row = connection.execute(
-        f"SELECT received_at_ms FROM events WHERE {_OF_KIND[kind]} AND seq >= ? ORDER BY seq LIMIT 1", (first,)
+        f"SELECT received_at_ms FROM events WHERE {OF_KIND[kind]} AND {is_for(bit)} AND seq >= ? ORDER BY seq LIMIT 1",
+        (first,),
     ).fetchone()
     return row[0] if row else None
+
+
+def is_for(bit: int) -> str:
+    """Return a filter for the records of one destination."""
+    return f"(routes IS NULL OR routes & {1 << bit})"
+
+
+def last_offset(connection: Connection) -> int:
+    """Return the end of the log."""
+    return int(connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
 
 def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run], settled_through: int) -> None:
@@ -104,10 +130,8 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
     raise_watermark(connection, lane, settled_through)
     condition = settlement.condition
     connection.execute(
-        "INSERT INTO destinations (name, state, failures, retry_at_ms, last_error) VALUES (?,?,?,?,?)"
-        " ON CONFLICT (name) DO UPDATE SET state = excluded.state, failures = excluded.failures,"
-        " retry_at_ms = excluded.retry_at_ms, last_error = excluded.last_error",
-        (lane.destination, condition.state, condition.failures, condition.retry_at_ms, condition.last_error),
+        "UPDATE destinations SET state = ?, failures = ?, retry_at_ms = ?, last_error = ? WHERE name = ?",
+        (condition.state, condition.failures, condition.retry_at_ms, condition.last_error, lane.destination),
     )
 
 
@@ -131,28 +155,41 @@ def _settle_run(connection: Connection, lane: Lane, settlement: Settlement, run:
             *(settlement.note, settlement.started_at_ms, settlement.finished_at_ms),
         ),
     )
+    held = 0
     for entry, outcome in zip(run.entries, run.outcomes, strict=True):
-        if isinstance(outcome, Rejected):
-            connection.execute(
-                "INSERT INTO dead_letters (destination, seq, kind, code, field, reason, at_ms) VALUES (?,?,?,?,?,?,?)",
-                (
-                    *(lane.destination, entry.offset, lane.kind.value),
-                    *(outcome.code, outcome.field, outcome.reason, settlement.finished_at_ms),
-                ),
-            )
+        if isinstance(outcome, Rejected | Unknown):
+            dead_letters.add(connection, lane, entry.offset, outcome, settlement.finished_at_ms)
+            held += isinstance(outcome, Unknown)
     connection.execute(
-        "UPDATE cursors SET sent = sent + ?, dead = dead + ?, settled_bytes = settled_bytes + ?"
+        "UPDATE cursors SET sent = sent + ?, dead = dead + ?, held = held + ?, settled_bytes = settled_bytes + ?"
         " WHERE destination = ? AND kind = ?",
-        (sent, dead, size, lane.destination, lane.kind.value),
+        (sent, dead, held, size, lane.destination, lane.kind.value),
     )
 
 
-def add_destination(connection: Connection, destination: str) -> None:
-    """Give a destination a cursor for each kind, at the beginning of the log, unless it has them."""
-    connection.executemany(
-        "INSERT INTO cursors (destination, kind) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        [(destination, kind.value) for kind in Kind],
+def add_destination(connection: Connection, name: str) -> None:
+    """Give a destination a place in the routes and a cursor for each kind, unless it has them.
+
+    A new one is owed what is stored for everyone, from the oldest record on.
+
+    Raises:
+        ConfigurationError: there were too many names in this log's life.
+    """
+    bits = destinations(connection)
+    if name in bits:
+        return
+    if len(bits) == MAX_DESTINATIONS:
+        raise ConfigurationError(f"{name}: this log has had {MAX_DESTINATIONS} destinations, which is all it can have")
+    connection.execute(
+        "INSERT INTO destinations (name, state, failures, bit) VALUES (?, 'ok', 0, ?)", (name, len(bits))
     )
+    for kind in Kind:
+        connection.execute(
+            "INSERT INTO cursors (destination, kind, accepted, accepted_bytes)"
+            " SELECT ?, ?, count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0)"
+            f" FROM events WHERE {OF_KIND[kind]} AND routes IS NULL",
+            (name, kind.value),
+        )
 
 
 class LaneCounts(NamedTuple):
@@ -164,6 +201,7 @@ class LaneCounts(NamedTuple):
     sent: int
     purged: int
     dead: int
+    held: int
     resolved: int
 
     @property
@@ -173,30 +211,30 @@ class LaneCounts(NamedTuple):
 
 
 def lane_counts(connection: Connection, lane: Lane) -> LaneCounts:
-    """Return the counts of a lane; a destination that has never been served is owed everything that is stored."""
+    """Return the counts of a lane of a destination that was added."""
     row = connection.execute(
-        "SELECT a.count, a.bytes - coalesce(c.settled_bytes, 0), coalesce(c.settled_through, 0), coalesce(c.sent, 0),"
-        " coalesce(c.purged, 0), coalesce(c.dead, 0), coalesce(c.resolved, 0)"
-        " FROM accepted a LEFT JOIN cursors c ON c.kind = a.kind AND c.destination = ? WHERE a.kind = ?",
+        "SELECT accepted, accepted_bytes - settled_bytes, settled_through, sent, purged, dead, held, resolved"
+        " FROM cursors WHERE destination = ? AND kind = ?",
         (lane.destination, lane.kind.value),
     ).fetchone()
     return LaneCounts(*row)
 
 
-def load_lane(connection: Connection, lane: Lane) -> LaneState:
+def load_lane(connection: Connection, lane: Lane, bit: int) -> LaneState:
     """Rebuild a lane's position from its cursor and the islands above it."""
     counts = lane_counts(connection, lane)
-    islands: list[Span] = []
+    found: list[Span] = []
     through = counts.settled_through
-    for first, last in _islands(connection, lane.destination, lane.kind, through):
-        # What lies between two islands may all be of other kinds: then there is no gap.
-        owed = read_span(connection, lane.kind, Span(Offset(through + 1), Offset(first - 1)), 1, 1)
-        islands.append(Span(first if owed[0] else Offset(through + 1), last))
+    for first, last in islands(connection, lane.destination, lane.kind, through):
+        # What lies between two islands may all be for other lanes: then there is no gap.
+        gap = Span(Offset(through + 1), Offset(first - 1))
+        owed, _ = read_span(connection, lane.kind, bit, gap, _ONE)
+        found.append(Span(first if owed else Offset(through + 1), last))
         through = max(through, last)
-    return LaneState(counts.settled_through, islands, counts.pending)
+    return LaneState(counts.settled_through, found, counts.pending, last_offset(connection))
 
 
-def _islands(connection: Connection, destination: str, kind: Kind, through: int) -> list[Span]:
+def islands(connection: Connection, destination: str, kind: Kind, through: int) -> list[Span]:
     """Return what is settled above a watermark, lowest first."""
     rows = connection.execute(
         "SELECT first_seq, last_seq FROM deliveries WHERE destination = ? AND kind = ? AND first_seq > ?"
@@ -214,9 +252,9 @@ def condition_of(connection: Connection, destination: str) -> Condition:
     return Condition(State(row[0]), *row[1:]) if row else Condition()
 
 
-def destinations(connection: Connection) -> list[str]:
-    """Return the destinations that were ever served, by name."""
-    return [row[0] for row in connection.execute("SELECT DISTINCT destination FROM cursors ORDER BY 1").fetchall()]
+def destinations(connection: Connection) -> dict[str, int]:
+    """Return the place in the routes of every destination that was ever added, by name."""
+    return dict(connection.execute("SELECT name, bit FROM destinations ORDER BY bit").fetchall())
 
 
 def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backlog:
@@ -224,13 +262,14 @@ def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backl
     connection.execute("BEGIN")
     try:
         counts = {lane: lane_counts(connection, lane) for lane in positions}
-        names = sorted({lane.destination for lane in positions})
+        bits = destinations(connection)
+        names = [name for name in bits if any(lane.destination == name for lane in positions)]
         accepted = connection.execute("SELECT sum(count) FROM accepted").fetchone()[0]
         owed = (sum(c.pending_bytes for lane, c in counts.items() if lane.destination == name) for name in names)
         found = []
         for name in names:
             lanes = [
-                _lane_backlog(connection, lane, counts[lane], position)
+                _lane_backlog(connection, lane, bits[name], counts[lane], position)
                 for lane, position in positions.items()
                 if lane.destination == name
             ]
@@ -240,8 +279,8 @@ def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backl
         connection.execute("COMMIT")
 
 
-def _lane_backlog(connection: Connection, lane: Lane, counts: LaneCounts, position: Position) -> LaneBacklog:
-    oldest = oldest_received_at_ms(connection, lane.kind, position.watermark + 1) if counts.pending else None
+def _lane_backlog(connection: Connection, lane: Lane, bit: int, counts: LaneCounts, position: Position) -> LaneBacklog:
+    oldest = oldest_received_at_ms(connection, lane.kind, bit, position.watermark + 1) if counts.pending else None
     return LaneBacklog(
         name=lane.name,
         accepted=counts.accepted,
@@ -250,6 +289,7 @@ def _lane_backlog(connection: Connection, lane: Lane, counts: LaneCounts, positi
         sent=counts.sent,
         purged=counts.purged,
         dead=counts.dead,
+        held=counts.held,
         resolved=counts.resolved,
         oldest_pending_at_ms=oldest,
     )
@@ -273,51 +313,3 @@ def remember(recent: RecentIds, kind: Kind, event_id: EventId, payload: dict[str
     else:
         operation = next(key for key in payload if key not in ("$distinct_id", "$ip"))
         recent.remember(event_id, operation, str(payload["$distinct_id"]), 0, offset)
-
-
-def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: int) -> int:
-    """Delete the oldest records that every lane has settled and that were received before a time; return how many.
-
-    Open dead letters stay, with their records. A destination that is not served now is not waited for: what it never
-    got counts as purged.
-    """
-    deleted = 0
-    for kind in Kind:
-        through = [lane_counts(connection, lane).settled_through for lane in lanes if lane.kind is kind]
-        rows = connection.execute(
-            f"DELETE FROM events WHERE seq IN (SELECT seq FROM events e WHERE {_OF_KIND[kind]} AND seq <= ?"
-            " AND received_at_ms < ? AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.seq = e.seq AND"
-            " d.resolution IS NULL) ORDER BY seq LIMIT ?) RETURNING seq, length(CAST(payload AS BLOB))",
-            (min(through, default=0), before_ms, limit),
-        ).fetchall()
-        if rows:
-            sizes = dict(sorted(rows))
-            for destination, settled_through in connection.execute(
-                "SELECT destination, settled_through FROM cursors WHERE kind = ?", (kind.value,)
-            ).fetchall():
-                _count_purged(connection, destination, kind, settled_through, sizes)
-        deleted += len(rows)
-    return deleted
-
-
-def _count_purged(
-    connection: Connection, destination: str, kind: Kind, settled_through: int, sizes: Mapping[int, int]
-) -> None:
-    """Bring one destination's counts up to the deletion of records, given as offsets with their sizes."""
-    last = max(sizes)
-    resolved = connection.execute(
-        "DELETE FROM dead_letters WHERE destination = ? AND kind = ? AND seq BETWEEN ? AND ?"
-        " AND resolution IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
-        (destination, kind.value, min(sizes), last),
-    ).rowcount
-    settled = [Span(Offset(0), Offset(settled_through)), *_islands(connection, destination, kind, settled_through)]
-    never_sent = [size for seq, size in sizes.items() if not any(first <= seq <= end for first, end in settled)]
-    connection.execute(
-        "UPDATE cursors SET sent = sent - ?, purged = purged + ?, settled_bytes = settled_bytes + ?"
-        " WHERE destination = ? AND kind = ?",
-        (len(sizes) - resolved - len(never_sent), len(sizes) - resolved, sum(never_sent), destination, kind.value),
-    )
-    connection.execute(
-        "DELETE FROM deliveries WHERE destination = ? AND kind = ? AND last_seq <= ?",
-        (destination, kind.value, min(last, settled_through)),
-    )

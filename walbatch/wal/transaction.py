@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from walbatch.event import Offset, Record
-from walbatch.wal import Appended, Lane, Settlement, store
+from walbatch.routing import Router
+from walbatch.wal import Appended, Lane, Settlement, dead_letters, store
 from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import LaneState, Run, runs
+from walbatch.wal.purge import purge
 from walbatch.wal.recent import RecentIds
 
 
@@ -20,33 +23,47 @@ class Purge:
     limit: int
 
 
-Write = Sequence[Record] | Settlement | Purge
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Close the open dead letters of these records at one destination: they will never be sent there."""
+
+    destination: str
+    offsets: Sequence[Offset]
+    now_ms: int
+
+
+Write = Sequence[Record] | Settlement | Purge | Discard
 Answer = list[Appended] | int | None
-"""What a write is answered: where its records are, how many were deleted, or nothing."""
+"""What a write is answered: where its records are, how many were deleted or closed, or nothing."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """Several writes as one. `offsets` and `purged` are known once it has run."""
+    """Several writes as one. `offsets`, `purged` and `discarded` are known once it has run."""
 
     records: list[Record] = field(default_factory=list)
+    routes: list[store.Route] = field(default_factory=list)
+    """Whom each record is for."""
     settlements: list[tuple[Settlement, list[Run], int]] = field(default_factory=list)
     """Each with its runs, and the watermark of its lane after it."""
     purges: list[Purge] = field(default_factory=list)
+    discards: list[Discard] = field(default_factory=list)
     offsets: Sequence[Offset] = ()
     purged: int = 0
+    discarded: list[int] = field(default_factory=list)
     answers: list[Callable[[], Answer]] = field(default_factory=list)
     """What each write is answered, by position; to be called once it has run."""
 
-    def run(self, connection: Connection, lanes: Iterable[Lane]) -> None:
+    def run(self, connection: Connection, lanes: Iterable[Lane], bits: Mapping[str, int]) -> None:
         """Store everything or nothing. After an error from COMMIT itself it is unknown which."""
         connection.execute("BEGIN IMMEDIATE")
         try:
-            self.offsets = store.append(connection, self.records)
+            self.offsets = store.append(connection, self.records, self.routes, bits)
             for settlement, cut, settled_through in self.settlements:
                 store.settle(connection, settlement, [run for run in cut if run.settled], settled_through)
-            for purge in self.purges:
-                self.purged += store.purge(connection, lanes, purge.before_ms, purge.limit)
+            for slice_ in self.purges:
+                self.purged += purge(connection, lanes, slice_.before_ms, slice_.limit)
+            self.discarded = [_discard(connection, discard) for discard in self.discards]
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -54,11 +71,20 @@ class Transaction:
             raise
 
 
+def _discard(connection: Connection, discard: Discard) -> int:
+    closed = (
+        dead_letters.resolve(connection, discard.destination, offset, "discarded", discard.now_ms)
+        for offset in discard.offsets
+    )
+    return sum(closed)
+
+
 class Planner:
     """Turns the writes of one group into a transaction, by what is durable at this moment. Changes nothing else."""
 
-    def __init__(self, recent: RecentIds, states: Mapping[Lane, LaneState]) -> None:
+    def __init__(self, recent: RecentIds, states: Mapping[Lane, LaneState], router: Router) -> None:
         self._recent = recent
+        self._router = router
         self._states = states
         self._seen = RecentIds()  # of this group; the offsets in it are positions in the transaction's records
         self._settled: dict[Lane, set[Offset]] = {lane: set() for lane in states}
@@ -76,9 +102,15 @@ class Planner:
                 case Purge():
                     planned.purges.append(write)
                     planned.answers.append(lambda: planned.purged)
+                case Discard():
+                    planned.answers.append(partial(self._discarded, len(planned.discards)))
+                    planned.discards.append(write)
                 case _:
                     planned.answers.append(self._append(write))
         return planned
+
+    def _discarded(self, position: int) -> int:
+        return self._planned.discarded[position]
 
     def _append(self, records: Sequence[Record]) -> Callable[[], list[Appended]]:
         places = [self._place(record) for record in records]
@@ -102,6 +134,7 @@ class Planner:
             return None, twin, True
         position = Offset(len(self._planned.records))
         self._planned.records.append(record)
+        self._planned.routes.append(self._router.destinations(record))
         self._seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, position)
         return None, position, False
 

@@ -1,0 +1,63 @@
+"""The SQL of deleting what every destination has done with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from walbatch.event import Kind, Offset
+from walbatch.wal import Lane, store
+from walbatch.wal.driver import Connection
+from walbatch.wal.lanes import Span
+
+
+def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: int) -> int:
+    """Delete the oldest records that every lane has settled and that were received before a time; return how many.
+
+    Open dead letters stay, with their records. A destination that is not served now is not waited for: what it never
+    got counts as purged.
+    """
+    bits = store.destinations(connection)
+    deleted = 0
+    for kind in Kind:
+        done = [_done_by(connection, lane, bits[lane.destination]) for lane in lanes if lane.kind is kind]
+        rows = connection.execute(
+            f"DELETE FROM events WHERE seq IN (SELECT seq FROM events e WHERE {store.OF_KIND[kind]}"
+            f" AND {' AND '.join(done) or 'true'} AND received_at_ms < ? AND NOT EXISTS (SELECT 1 FROM dead_letters d"
+            " WHERE d.seq = e.seq AND d.resolution IS NULL) ORDER BY seq LIMIT ?)"
+            " RETURNING seq, length(CAST(payload AS BLOB)), routes",
+            (before_ms, limit),
+        ).fetchall()
+        for name, bit in bits.items() if rows else ():
+            sizes = {seq: size for seq, size, routes in sorted(rows) if routes is None or routes & (1 << bit)}
+            if sizes:
+                _count_purged(connection, Lane(name, kind), sizes)
+        deleted += len(rows)
+    return deleted
+
+
+def _done_by(connection: Connection, lane: Lane, bit: int) -> str:
+    """Return a filter for what a lane does not need any more."""
+    through = store.lane_counts(connection, lane).settled_through
+    return f"(seq <= {through} OR NOT {store.is_for(bit)})"
+
+
+def _count_purged(connection: Connection, lane: Lane, sizes: Mapping[int, int]) -> None:
+    """Bring one lane's counts up to the deletion of its records, given as offsets with their sizes."""
+    key = (lane.destination, lane.kind.value)
+    last = max(sizes)
+    resolved = connection.execute(
+        "DELETE FROM dead_letters WHERE destination = ? AND kind = ? AND seq BETWEEN ? AND ?"
+        " AND resolution IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
+        (*key, min(sizes), last),
+    ).rowcount
+    through = store.lane_counts(connection, lane).settled_through
+    settled = [Span(Offset(0), Offset(through)), *store.islands(connection, *lane, through)]
+    never_sent = [size for seq, size in sizes.items() if not any(first <= seq <= end for first, end in settled)]
+    connection.execute(
+        "UPDATE cursors SET sent = sent - ?, purged = purged + ?, settled_bytes = settled_bytes + ?"
+        " WHERE destination = ? AND kind = ?",
+        (len(sizes) - resolved - len(never_sent), len(sizes) - resolved, sum(never_sent), *key),
+    )
+    connection.execute(
+        "DELETE FROM deliveries WHERE destination = ? AND kind = ? AND last_seq <= ?", (*key, min(last, through))
+    )
