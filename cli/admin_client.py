@@ -37,15 +37,10 @@ class AdminClient:
         with self._request("GET", path, None, TIMEOUT_S) as reply:
             return _document(reply)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Post a JSON object and return the answer; it may take as long as it takes."""
-        with self._request("POST", path, body, None) as reply:
-            return _document(reply)
-
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Post a JSON object and yield the answer's lines as they come."""
+        """Post a JSON object and yield the answer's lines as they come; it may take as long as it takes."""
         with self._request("POST", path, body, None) as reply:
-            for line in reply:
+            for line in self._lines(reply):
                 message = json.loads(line)
                 if "error" in message:
                     raise Refused(message["error"])
@@ -55,6 +50,18 @@ class AdminClient:
         """Return the status of a GET, and its text."""
         with self._request("GET", path, None, TIMEOUT_S) as reply:
             return reply.status, reply.read().decode()
+
+    def _lines(self, reply: HTTPResponse) -> Iterator[bytes]:
+        """Yield the lines of an answer. Iterating over the reply would take a connection that broke for its end."""
+        rest = b""
+        try:
+            while chunk := reply.read1():
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
+        except (OSError, HTTPException) as error:
+            raise Unreachable(f"the server at {self._address} went away; run this again for the rest") from error
+        if rest:
+            yield rest
 
     @contextmanager
     def _request(

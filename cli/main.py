@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from walbatch.errors import WalbatchError
 
+from .dead import app as dead
 from .health import health
 from .migrate import migrate
 from .replay import replay
@@ -48,3 +49,4 @@ app = typer.Typer(
 # The three that people come for stand first.
 for command in (serve, stats, replay, send, sink, migrate, health, version):
     app.command()(command)
+app.add_typer(dead, name="dead")

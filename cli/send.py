@@ -79,11 +79,12 @@ def send(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Send one event, or a file of events and profile updates, and return when they are stored.
+    """Send one event, or a file of records, and return when they are stored.
 
-    A line of the file is an event {"event": "Signed Up", "properties": {"distinct_id": "u1", ...}}, or a profile
-    update {"$distinct_id": "u1", "$set": {...}}. Exit code: 0 all are stored, 1 none or not all could be sent,
-    3 some were refused, 4 no server.
+    A line of the file is what Mixpanel takes: an event {"event": "Signed Up", "properties": {"distinct_id": "u1",
+    ...}}, also $identify, $create_alias and $merge; a profile update {"$distinct_id": "u1", "$set": {...}}, or a group
+    update {"$group_key": "company", "$group_id": "acme", "$set": {...}}, with any one operation. Exit code: 0 all are
+    stored, 1 none or not all could be sent, 3 some were refused, 4 no server.
     """
     fields = {
         "distinct_id": distinct_id,
@@ -142,9 +143,10 @@ def _summary(tally: Tally, *, as_json: bool) -> Iterator[None]:
 
 def _send_one(shape: dict[str, Any], time_ms: int | None, target: str, retry_for_s: float, tally: Tally) -> None:
     from walbatch.errors import InvalidRecord
+    from walbatch.shapes import shaped
 
     from .client import Ack, Client, Failed
-    from .intake import Refusal, shaped
+    from .intake import Refusal
 
     try:
         event: pb.Event = shaped(shape).event

@@ -32,6 +32,8 @@ def serve(
     mixpanel_region: Text = None,
     mixpanel_url: Text = None,
     mixpanel_timeout: Text = None,
+    unknown_outcomes: Text = None,
+    destinations_file: Text = None,
     batch_size: Text = None,
     flush_interval: Text = None,
     batch_max: Text = None,

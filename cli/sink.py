@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from walbatch.units import parse_duration_s
+from walbatch.units import parse_bytes, parse_duration_s
 
 if TYPE_CHECKING:
     from walbatch.testing.mixpanel import FakeMixpanel
 
 
 _LAST_PORT = 65_535
+
+
+class _Region(StrEnum):
+    us = "us"
+    eu = "eu"
+    india = "in"
+
+
+class _IdMode(StrEnum):
+    original = "original"
+    simplified = "simplified"
+
+
+class _InsertIdKey(StrEnum):
+    plain = "insert_id"
+    dollar = "$insert_id"
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--max-bytes: {text!r} {error}") from error
 
 
 def _duration_s(text: str) -> float:
@@ -48,14 +73,43 @@ def sink(
     ] = "0s",
     token: Annotated[str, typer.Option(help="Refuse imports with any other project token.")] = "",
     seed: Annotated[int | None, typer.Option(help="Make the failures repeatable.")] = None,
+    script: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Play the faults of this file: docs/fake-mixpanel.md.")
+    ] = None,
+    projects: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Know these projects, instead of one; JSON, with their secrets.")
+    ] = None,
+    region: Annotated[
+        _Region, typer.Option(help="Be this region's edge; what belongs to another is refused or lost.")
+    ] = _Region.us,
+    id_mode: Annotated[
+        _IdMode, typer.Option(help="How the project merges ids; with --projects each has its own.")
+    ] = _IdMode.original,
+    max_bytes: Annotated[
+        str, typer.Option(metavar="SIZE", help="Refuse larger requests, unpacked: 10MiB, 2MiB.")
+    ] = "10MiB",
+    max_events_per_minute: Annotated[
+        int, typer.Option(min=0, help="Answer 429 to a project beyond this rate; 0 is no limit.")
+    ] = 0,
+    insert_id_key: Annotated[
+        _InsertIdKey, typer.Option(help="How refused records are told apart; Mixpanel's pages have both.")
+    ] = _InsertIdKey.plain,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what is accepted in memory, for GET /api/2.0/export.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the address and nothing else.")] = False,
 ) -> None:
     """Run a stand-in for Mixpanel, to try walbatch out without an account.
 
     It judges records as Mixpanel does, writes what it accepts, and fails as often as you like. Stop it with Ctrl-C.
     """
+    from walbatch.testing.exchange import Spelling
     from walbatch.testing.mixpanel import FakeMixpanel
+    from walbatch.testing.projects import load_projects
+    from walbatch.testing.script import load_script
 
+    if projects and (token or id_mode is not _IdMode.original):
+        raise typer.BadParameter("--projects: leave out --token and --id-mode; the file has them for each project")
     host, port = _address(listen)
     fake = FakeMixpanel(
         out,
@@ -64,7 +118,14 @@ def sink(
         latency_s=_duration_s(latency),
         token=token,
         seed=seed,
-        keep=False,
+        faults=load_script(script) if script else None,
+        projects=load_projects(projects) if projects else (),
+        region=region.value,
+        id_mode=id_mode.value,
+        max_bytes=_size(max_bytes),
+        max_events_per_minute=max_events_per_minute,
+        spelling=Spelling(insert_id_key=insert_id_key.value),
+        keep=keep,
     )
     asyncio.run(_run(fake, host, port))
     if not quiet:
@@ -89,5 +150,10 @@ async def _run(fake: FakeMixpanel, host: str, port: int) -> None:
 
 def _summary(fake: FakeMixpanel) -> str:
     requests = ", ".join(f"{count} answered {status}" for status, count in sorted(fake.answers.items()))
-    records = ", ".join(f"{count} to {endpoint}" for endpoint, count in sorted(fake.accepted.items()) if count)
-    return f"requests: {requests or 'none'}; records accepted: {records or 'none'}"
+    summary = f"requests: {requests or 'none'}; records accepted: {_by_endpoint(fake.accepted) or 'none'}"
+    lost = _by_endpoint(fake.lost)
+    return f"{summary}; lost behind a success: {lost}" if lost else summary
+
+
+def _by_endpoint(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} to {endpoint}" for endpoint, count in sorted(counts.items()) if count)

@@ -64,6 +64,8 @@ def _print(document: dict[str, Any]) -> None:
         console.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would cut the numbers
     for destination in document["destinations"]:
         console.print(_sentence(document, destination), soft_wrap=True)
+    if document["dead"]:
+        console.print(_dead_sentence(document), soft_wrap=True)
     table = Table("to", "lane", *(name.replace("_", " ") for name in _COLUMNS), box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -76,22 +78,28 @@ def _print(document: dict[str, Any]) -> None:
 
 PIPE_WIDTH = 200
 
-_COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "resolved", "purged")
+_COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
 
 
 def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:
     from walbatch.units import format_duration
 
-    pending = f"{document['pending']:,} pending"
-    if document["pending"]:
-        pending += f", the oldest for {format_duration(round(document['oldest_pending_age_s'], 1))}"
+    owed = sum(lane["pending"] for lane in destination["lanes"])
+    pending = f"{owed:,} pending"
+    if owed:
+        pending += f", the oldest for {format_duration(round(destination['oldest_pending_age_s'], 1))}"
     if not document["serving"]:
-        return f"Not serving. {pending}; what is pending goes out after `walbatch serve`."
+        return f"Not serving {destination['name']}. {pending}; what is pending goes out after `walbatch serve`."
     if destination["state"] == "ok":
         return f"Delivering to {destination['name']}. {pending}."
     next_try = f"next try in {format_duration(round(destination['retry_in_s'] or 0))}"
     trouble = f"{destination['name']} is {destination['state']}: {destination['last_error']}"
     return f"{trouble}; {next_try}. {pending}, nothing is lost."
+
+
+def _dead_sentence(document: dict[str, Any]) -> str:
+    held = f", {document['held']:,} of them held: they may have arrived" if document["held"] else ""
+    return f"{document['dead']:,} dead letters{held}; see `walbatch dead list`."
 
 
 def _footer(document: dict[str, Any]) -> str:

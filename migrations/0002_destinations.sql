@@ -3,6 +3,8 @@
 -- NULL: for every destination. Else the sum of the bits of those that it is for.
 ALTER TABLE events ADD COLUMN routes INTEGER;
 
+CREATE INDEX events_that_repeat ON events (replay_of) WHERE replay_of IS NOT NULL;
+
 -- A destination that was never settled had no row yet.
 INSERT INTO destinations (name, state, failures) SELECT DISTINCT destination, 'ok', 0 FROM cursors WHERE true
   ON CONFLICT DO NOTHING;
@@ -11,6 +13,7 @@ UPDATE destinations SET bit = (SELECT count(*) FROM destinations d WHERE d.name 
 CREATE UNIQUE INDEX destinations_by_bit ON destinations (bit);
 
 -- What was accepted is counted for each destination, since not every record is for all of them.
+ALTER TABLE cursors ADD COLUMN started_after INTEGER NOT NULL DEFAULT 0;  -- what is older is none of its business
 ALTER TABLE cursors ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE cursors ADD COLUMN accepted_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE cursors ADD COLUMN held INTEGER NOT NULL DEFAULT 0;  -- of those that are dead: outcome unknown
@@ -41,5 +44,5 @@ SELECT e.seq, c.destination, e.kind, e.event_id, e.received_at_ms, e.replay_of,
        d.reason
 FROM events e
 JOIN destinations n ON e.routes IS NULL OR e.routes & (1 << n.bit)
-JOIN cursors c ON c.kind = e.kind AND c.destination = n.name
+JOIN cursors c ON c.kind = e.kind AND c.destination = n.name AND e.seq > c.started_after
 LEFT JOIN dead_letters d ON d.destination = c.destination AND d.seq = e.seq;

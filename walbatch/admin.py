@@ -3,7 +3,8 @@
     GET  /livez    the process runs its event loop
     GET  /readyz   records are accepted; it does not follow the destination, since buffering is the job
     GET  /stats    the numbers of `walbatch stats`
-    POST /replay   plan a replay, or run it and report as it goes; needs the token from the data directory
+    POST ...       what `walbatch.maintenance` has under this path: a line of JSON for each of its reports, the last one
+                   with `error` if it could not go on; needs the token from the data directory
 
 The token keeps out whoever cannot read the data directory, and with it every page in a browser.
 """
@@ -15,22 +16,22 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from walbatch import http_server, replay, stats
+from walbatch import http_server, stats
 from walbatch.clock import Clock
 from walbatch.errors import ConfigurationError, WalbatchError
 from walbatch.http_server import AsgiApp
-from walbatch.wal.selection import Selection
+from walbatch.maintenance import BadRequest, Maintenance, Reports
 from walbatch.wal.sqlite import SqliteLog
 
 TOKEN_FILE = "admin.token"  # noqa: S105  a file's name
@@ -40,31 +41,24 @@ LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 domain name (DNS rebinding) says something else."""
 
 
-class ReplayRequest(BaseModel):
-    """Body of POST /replay."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    selection: Selection
-    dry_run: bool = True
-    """Whether to count only."""
-
-
 class Admin:
     """The port's answers. `ready` says whether records are accepted at this moment."""
 
-    def __init__(self, log: SqliteLog, destination: str, clock: Clock, ready: Callable[[], bool], token: str) -> None:
+    def __init__(self, log: SqliteLog, clock: Clock, ready: Callable[[], bool], token: str) -> None:
         self._log = log
-        self._destination = destination
         self._clock = clock
         self._ready = ready
         self._token = token
+        self._maintenance = Maintenance(log, clock)
         self.app = Starlette(
             routes=[
                 Route("/livez", self._livez),
                 Route("/readyz", self._readyz),
                 Route("/stats", self._stats),
-                Route("/replay", self._replay, methods=["POST"]),
+                *(
+                    Route(path, partial(self._maintain, path), methods=["POST"])
+                    for path in self._maintenance.operations
+                ),
             ],
         )
 
@@ -86,26 +80,24 @@ class Admin:
         )
         return _json(document)
 
-    async def _replay(self, request: Request) -> Response:
+    async def _maintain(self, path: str, request: Request) -> Response:
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             return _json({"error": f"the token of {TOKEN_FILE} in the data directory is missing or wrong"}, 401)
         try:
-            body = ReplayRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            fields = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False))
-            return _json({"error": f"not a replay request: {fields}"}, 400)
-        if body.dry_run:
-            return _json(asdict(await replay.plan(self._log, self._destination, body.selection)))
-        return StreamingResponse(self._progress(body.selection), media_type="application/x-ndjson")
+            reports = self._maintenance.start(path, await request.body())
+        except BadRequest as error:
+            return _json({"error": str(error)}, 400)
+        return StreamingResponse(_lines(reports), media_type="application/x-ndjson")
 
-    async def _progress(self, selection: Selection) -> AsyncIterator[bytes]:
-        """Yield a line after each page, and one with `error` if it could not go on."""
-        try:
-            async for done in replay.replay(self._log, self._destination, selection, self._clock):
-                yield orjson.dumps({"replayed": done}) + b"\n"
-        except WalbatchError as error:
-            yield orjson.dumps({"error": str(error)}) + b"\n"
+
+async def _lines(reports: Reports) -> AsyncIterator[bytes]:
+    try:
+        async with aclosing(reports):
+            async for report in reports:
+                yield orjson.dumps(report) + b"\n"
+    except WalbatchError as error:
+        yield orjson.dumps({"error": str(error)}) + b"\n"
 
 
 def _json(document: dict[str, Any], status: int = 200) -> Response:

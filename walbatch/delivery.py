@@ -10,6 +10,8 @@
     Pause                  Retry                     needs a person; probed slowly
 
 An outage is never a verdict: only `Rejected`, the destination's own word on this one record, makes a dead letter.
+Where the answer leaves open whether the records were taken (`unknown`), an update that would count twice may become
+`Unknown` instead of `Retry`, if the destination's policy says so; a person then decides.
 """
 
 from __future__ import annotations
@@ -37,7 +39,14 @@ class Rejected:
     reason: str
 
 
-Outcome = Delivered | Retry | Rejected
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The destination may have the record, and having it twice would be wrong: it is held for a person to decide."""
+
+    reason: str
+
+
+Outcome = Delivered | Retry | Rejected | Unknown
 
 DELIVERED = Delivered()
 RETRY = Retry()
@@ -50,6 +59,8 @@ class Settled:
     outcomes: Sequence[Delivered | Rejected]
     note: str = "200"
     """What to keep of the answer in the delivery's history."""
+    warning: bool = False
+    """Whether the answer does not add up, so that a person should hear of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,8 @@ class Split:
     code: int
     reason: str
     max_bytes: int | None = None
+    unknown: bool = False
+    """Whether some of the records may have been taken all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,10 @@ class Hold:
 
     reason: str
     after_s: float | None = None
+    unknown: bool = False
+    """Whether the records may have been taken: the request was sent, and its answer is missing or says nothing."""
+    throttled: bool = False
+    """Whether the destination asks for less at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
-"""Records and their rules: what is refused, and what is frozen at accept.
+"""Records: what is frozen at accept.
 
 A record is serialised once, here. `event`, `time` (integer milliseconds), `distinct_id` and `$insert_id` are part
 of that text, so that every delivery and every replay sends the same bytes and Mixpanel deduplicates them
-(https://docs.mixpanel.com/reference/event-deduplication). The rules are those of Mixpanel's import
-(https://docs.mixpanel.com/reference/import-events): a stored record can always be sent.
+(https://docs.mixpanel.com/reference/event-deduplication). The payload of a profile or a group has its `$time`, so that
+`$last_seen` is right after an outage. No payload has a credential; the sink adds the token. The rules are in
+`walbatch.rules`: a stored record can always be sent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NewType
@@ -18,6 +19,7 @@ from typing import Any, NewType
 import orjson
 import uuid_utils
 
+from walbatch import json_text, rules
 from walbatch.errors import InvalidRecord
 
 EventId = NewType("EventId", str)
@@ -26,41 +28,17 @@ EventId = NewType("EventId", str)
 Offset = NewType("Offset", int)
 """A record's position in the log: increasing, never used twice, gaps allowed."""
 
-MAX_NAME = 255
-"""Characters of an id, an event's name or a property's name. Mixpanel cuts longer ones without a word."""
+PROFILE_OPERATIONS = ("$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete")
+"""What can be done to a user's profile (https://docs.mixpanel.com/reference/profile-set and its neighbours)."""
 
-MAX_PROPERTIES = 247
-"""Mixpanel takes 254 an event; the difference is room for the seven that walbatch may write itself."""
+GROUP_OPERATIONS = ("$set", "$set_once", "$union", "$remove", "$unset", "$delete")
+"""What can be done to a group's profile. Mixpanel names `$add` for groups once, without an endpoint: not offered."""
 
-MAX_PROFILE_PROPERTIES = 2000
-"""What one profile can hold."""
+COUNTING = frozenset({"$add", "$append", "$remove"})
+"""Operations that count twice when they are sent twice: profiles have no idempotency keys."""
 
-MAX_ELEMENTS = 254
-"""Elements of an array, keys of a nested object."""
+_DEVICE = "$device:"
 
-MAX_DEPTH = 3
-"""Levels of nesting of a property's value."""
-
-MAX_RECORD_BYTES = 1_000_000
-"""A record's JSON is smaller than this: Mixpanel's 1 MB, read as the smaller of its two meanings."""
-
-EARLIEST_MS = 31_536_000_000
-"""1971-01-01: Mixpanel refuses earlier times."""
-
-MAX_AHEAD_MS = 3_600_000
-"""Mixpanel refuses times more than an hour ahead, and overwrites those within it with the time of arrival. Two
-attempts would get two times and no longer deduplicate, so a time ahead becomes the time of acceptance."""
-
-RESERVED = frozenset({"time", "distinct_id", "$insert_id", "token"})
-"""Properties that are written by the server, from fields of the request and from its own settings."""
-
-BAD_IDS = frozenset(
-    "00000000-0000-0000-0000-000000000000 anon anonymous nil none null n/a na undefined unknown <nil> 0 -1 true false"
-    " [] {}".split()
-)
-"""Ids that Mixpanel refuses, in lower case."""
-
-_CONTAINERS = (dict, list)
 _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 
 
@@ -69,6 +47,7 @@ class Kind(IntEnum):
 
     EVENT = 0
     PROFILE = 1
+    GROUP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +57,17 @@ class Record:
     kind: Kind
     event_id: EventId
     name: str
-    """The event's name, or the profile operation."""
+    """The event's name, or the operation on the profile."""
     distinct_id: str
+    """Whose it is; of a group its key and its id, with a colon between them."""
     time_ms: int
     time_given: bool
     """False if `time_ms` is the time of acceptance, which the same request has another of when it is repeated."""
     payload: str
     received_at_ms: int
     replay_of: Offset | None = None
+    destination: str = ""
+    """The only destination that it is for; empty means every one that wants it."""
 
 
 def track(
@@ -98,33 +80,46 @@ def track(
     device_id: str = "",
     user_id: str = "",
     ip: str = "",
+    source: str = "",
     now_ms: int,
 ) -> Record:
     """Build the record of one event, or raise `InvalidRecord`.
 
-    `properties` is decoded JSON. Without `ip` the event is marked as "do not geolocate", because Mixpanel would
-    otherwise take this server's address for the user's.
+    `properties` is decoded JSON, and `source` its text if that was read without `exact`. Without `ip` the event is
+    marked as "do not geolocate", because Mixpanel would otherwise take this server's address for the user's.
     """
-    check_text(name, "event.name", required=True)
+    rules.check_text(name, "event.name", required=True)
+    special = not rules.SPECIAL.isdisjoint(properties)
+    if special:
+        rules.check_special(properties)
+        user_id = rules.own_field(properties, "$user_id", user_id)
+        device_id = rules.own_field(properties, "$device_id", device_id)
+        ip = rules.own_field(properties, "ip", ip)
     for value, field in (
         (distinct_id, "event.distinct_id"),
         (device_id, "event.device_id"),
         (user_id, "event.user_id"),
     ):
         if value:
-            check_id(value, field)
-    check_text(ip, "event.ip")
-    time = check_time(time_ms, now_ms)
-    event_id = check_event_id(event_id, "event.event_id")
-    check_properties(properties, "event.properties", MAX_PROPERTIES)
-    who = distinct_id or user_id or (f"$device:{device_id}" if device_id else "")
-    if len(who) > MAX_NAME:
-        raise InvalidRecord("event.device_id", "TOO_LONG", f"makes a distinct_id of more than {MAX_NAME} characters")
-    frozen: dict[str, Any] = {"time": time, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": "0"}
+            rules.check_id(value, field)
+    if ip:
+        rules.check_text(ip, "event.ip", limit=rules.MAX_IP)
+    time = rules.check_time(time_ms, now_ms, "event.event_time")
+    event_id = _usable_id(event_id, "event.event_id")
+    rules.check_properties(properties, "event.properties", rules.MAX_PROPERTIES, source=source)
+    who = distinct_id or user_id or _of_device(device_id)
+    if name in rules.IDENTITY_EVENTS:
+        rules.check_identity(name, who, properties)
+    frozen: dict[str, Any] = {"time": time, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": ip or "0"}
     frozen |= properties
     if frozen["$insert_id"] != event_id:
         frozen.setdefault("walbatch_event_id", event_id)
-    _add_fields(frozen, properties, {"$device_id": device_id, "$user_id": user_id, "ip": ip})
+    if special:
+        frozen["ip"] = ip or "0"
+    if device_id:
+        frozen["$device_id"] = device_id
+    if user_id:
+        frozen["$user_id"] = user_id
     return Record(
         kind=Kind.EVENT,
         event_id=EventId(event_id),
@@ -137,35 +132,65 @@ def track(
     )
 
 
-def _add_fields(frozen: dict[str, Any], properties: Mapping[str, Any], fields: Mapping[str, str]) -> None:
-    """Add what the request has fields for; the same may stand among the properties, but nothing else."""
-    for key, value in fields.items():
-        if value:
-            if properties.get(key, value) != value:
-                raise InvalidRecord(
-                    f"event.properties.{key}", "CONFLICT", "differs from the event's own field; give it once"
-                )
-            frozen[key] = value
-
-
 def profile_update(
-    *, distinct_id: str, operation: str, properties: Mapping[str, Any], update_id: str = "", now_ms: int
+    *,
+    distinct_id: str,
+    operation: str,
+    properties: Mapping[str, Any] | Sequence[str] = (),
+    update_id: str = "",
+    ip: str = "",
+    time_ms: int | None = None,
+    ignore_time: bool = False,
+    ignore_alias: bool = False,
+    now_ms: int,
 ) -> Record:
-    """Build the record of one profile operation (`$set` or `$set_once`), or raise `InvalidRecord`."""
-    check_id(distinct_id, "profile_update.distinct_id", required=True)
-    update_id = check_event_id(update_id, "profile_update.update_id")
-    field = f"profile_update.{operation.removeprefix('$')}"
-    check_properties(properties, field, MAX_PROFILE_PROPERTIES)
-    payload = {"$distinct_id": distinct_id, "$ip": "0", operation: properties}
-    return Record(
+    """Build the record of one of `PROFILE_OPERATIONS`, or raise `InvalidRecord`.
+
+    `properties` is decoded JSON; for `$unset` it is names, and for `$delete` nothing. `ignore_time` leaves the
+    profile's `$last_seen` alone; `ignore_alias` is for `$delete`.
+    """
+    rules.check_id(distinct_id, "profile_update.distinct_id", required=True)
+    rules.check_text(ip, "profile_update.ip", limit=rules.MAX_IP)
+    options = {"$ignore_time": ignore_time, "$ignore_alias": ignore_alias and operation == "$delete"}
+    return _update(
         kind=Kind.PROFILE,
-        event_id=EventId(update_id),
-        name=operation,
-        distinct_id=distinct_id,
-        time_ms=now_ms,
-        time_given=False,
-        payload=_serialise(payload, field),
-        received_at_ms=now_ms,
+        where="profile_update",
+        who=distinct_id,
+        head={"$distinct_id": distinct_id, "$ip": ip or "0"},
+        options={option: True for option, wanted in options.items() if wanted},
+        operation=_operation(operation, properties, "profile_update", PROFILE_OPERATIONS),
+        update_id=update_id,
+        time_ms=time_ms,
+        now_ms=now_ms,
+    )
+
+
+def group_update(
+    *,
+    group_key: str,
+    group_id: str,
+    operation: str,
+    properties: Mapping[str, Any] | Sequence[str] = (),
+    update_id: str = "",
+    time_ms: int | None = None,
+    now_ms: int,
+) -> Record:
+    """Build the record of one of `GROUP_OPERATIONS`, or raise `InvalidRecord`.
+
+    `properties` are those of `profile_update`. The payload has no `$distinct_id`, with which Mixpanel refuses it.
+    """
+    rules.check_id(group_key, "group_update.group_key", required=True)
+    rules.check_id(group_id, "group_update.group_id", required=True)
+    return _update(
+        kind=Kind.GROUP,
+        where="group_update",
+        who=f"{group_key}:{group_id}",
+        head={"$group_key": group_key, "$group_id": group_id},
+        options={},
+        operation=_operation(operation, properties, "group_update", GROUP_OPERATIONS),
+        update_id=update_id,
+        time_ms=time_ms,
+        now_ms=now_ms,
     )
 
 
@@ -175,22 +200,72 @@ def identity_link(*, identified_id: str, anonymous_id: str, link_id: str = "", n
     It is an event `$identify` with both spellings of the pair, those of Original and of Simplified ID Merge, as
     Mixpanel's browser SDK sends it. Without `link_id` the id is derived from the pair: a repeat is a duplicate.
     """
-    check_id(identified_id, "identity_link.identified_id", required=True)
-    check_id(anonymous_id, "identity_link.anonymous_id", required=True)
-    device_id = anonymous_id.removeprefix("$device:")
-    check_id(device_id, "identity_link.anonymous_id", required=True)
-    if link_id:
-        check_text(link_id, "identity_link.link_id", required=True)
+    rules.check_id(identified_id, "identity_link.identified_id", required=True)
+    rules.check_id(anonymous_id, "identity_link.anonymous_id", required=True)
+    device_id = anonymous_id.removeprefix(_DEVICE)
+    rules.check_id(device_id, "identity_link.anonymous_id", required=True)
     pair = {"$identified_id": identified_id, "$anon_id": anonymous_id}
     return track(
         name="$identify",
         distinct_id=identified_id,
-        event_id=link_id or _digest(orjson.dumps(pair)),
+        event_id=_link_id(link_id, pair),
         properties=pair,
         user_id=identified_id,
         device_id=device_id,
         now_ms=now_ms,
     )
+
+
+def identity_merge(*, merged_ids: Sequence[str], link_id: str = "", now_ms: int) -> Record:
+    """Build the record that merges two ids for good, or raise `InvalidRecord`.
+
+    It is an event `$merge` (https://docs.mixpanel.com/reference/identity-merge) of the first id, with what every other
+    event has. Without `link_id` the id is derived from the two.
+    """
+    rules.check_merged(merged_ids, "identity_link.merged_ids")
+    pair = {"$distinct_ids": list(merged_ids)}
+    return track(
+        name="$merge",
+        distinct_id=merged_ids[0],
+        event_id=_link_id(link_id, pair),
+        properties=pair,
+        now_ms=now_ms,
+    )
+
+
+def identity_alias(*, alias: str, distinct_id: str, link_id: str = "", now_ms: int) -> Record:
+    """Build the record that makes `alias` another name of an id, or raise `InvalidRecord`.
+
+    It is an event `$create_alias` (https://docs.mixpanel.com/reference/identity-create-alias). Without `link_id` the
+    id is derived from the two.
+    """
+    rules.check_alias(alias, distinct_id, "identity_link.alias", "identity_link.distinct_id")
+    pair = {"distinct_id": distinct_id, "alias": alias}
+    return track(
+        name="$create_alias",
+        distinct_id=distinct_id,
+        event_id=_link_id(link_id, pair),
+        properties={"alias": alias},
+        now_ms=now_ms,
+    )
+
+
+def repeatable(kind: Kind, payload: str) -> bool:
+    """Say whether a stored record may reach its destination twice and still count once."""
+    return kind is Kind.EVENT or COUNTING.isdisjoint(orjson.loads(payload))
+
+
+def described(kind: Kind, payload: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return what `Record` calls name, distinct_id and time_ms, from a stored record's decoded payload.
+
+    The time is 0 for an update that was stored before updates had one.
+    """
+    if kind is Kind.EVENT:
+        properties = payload["properties"]
+        return payload["event"], properties["distinct_id"], properties["time"]
+    name = next(operation for operation in PROFILE_OPERATIONS if operation in payload)
+    who = payload["$distinct_id"] if kind is Kind.PROFILE else f"{payload['$group_key']}:{payload['$group_id']}"
+    return name, who, round(payload.get("$time", 0) * 1000)
 
 
 def new_event_id() -> str:
@@ -200,83 +275,94 @@ def new_event_id() -> str:
 
 def insert_id(event_id: str) -> str:
     """Return the `$insert_id` for an id: the id itself if Mixpanel takes it, else 36 hex digits of its SHA-256."""
-    if _INSERT_ID.fullmatch(event_id) and event_id.lower() not in BAD_IDS:
+    if _INSERT_ID.fullmatch(event_id) and event_id.lower() not in rules.BAD_IDS:
         return event_id
     return _digest(event_id.encode())
 
 
-def check_event_id(value: str, field: str) -> str:
+def _usable_id(value: str, field: str) -> str:
     """Return a usable idempotency key: the given one, or a new one for the empty string."""
     if not value:
         return new_event_id()
-    check_text(value, field, required=True)
+    rules.check_text(value, field, required=True)
     return value
 
 
-def check_text(value: str, field: str, *, required: bool = False) -> None:
-    """Refuse a text that is blank though required, or too long."""
-    if required and not value.strip():
-        raise InvalidRecord(field, "REQUIRED", "must not be empty or blank")
-    if len(value) > MAX_NAME:
-        raise InvalidRecord(field, "TOO_LONG", f"has {len(value)} characters; at most {MAX_NAME} are kept")
-
-
-def check_id(value: str, field: str, *, required: bool = False) -> None:
-    """Refuse an id that Mixpanel refuses. The empty string stands for "nobody" where it is not required."""
-    check_text(value, field, required=required)
-    if value.lower() in BAD_IDS or value.isspace():
+def _of_device(device_id: str) -> str:
+    """Return the distinct_id of a device on which no one has signed in: as Simplified ID Merge would make it."""
+    if len(device_id) > rules.MAX_NAME - len(_DEVICE):
         raise InvalidRecord(
-            field, "BAD_ID", f"{value!r} stands for no one in particular; send a real id, or leave it empty"
+            "event.device_id", "TOO_LONG", f"makes a distinct_id of more than {rules.MAX_NAME} characters"
         )
+    return device_id and _DEVICE + device_id
 
 
-def check_time(time_ms: int | None, now_ms: int) -> int:
-    """Return the time to freeze, in milliseconds: never ahead of `now_ms`."""
-    if time_ms is None:
-        return now_ms
-    if time_ms < EARLIEST_MS:
-        raise InvalidRecord(
-            "event.event_time", "TOO_EARLY", "is before 1971-01-01; is it in seconds instead of milliseconds?"
-        )
-    if time_ms > now_ms + MAX_AHEAD_MS:
-        raise InvalidRecord("event.event_time", "IN_THE_FUTURE", "is more than an hour ahead; check the sender's clock")
-    return min(time_ms, now_ms)
+def _link_id(given: str, pair: Mapping[str, Any]) -> str:
+    if given:
+        rules.check_text(given, "identity_link.link_id", required=True)
+    return given or _digest(orjson.dumps(pair))
 
 
-def check_properties(properties: Mapping[str, Any], field: str, limit: int) -> None:
-    """Refuse properties that Mixpanel refuses: too many, too deep, too long, or names that are not theirs to set."""
-    if len(properties) > limit:
-        raise InvalidRecord(field, "TOO_MANY", f"has {len(properties)} properties; at most {limit} fit")
-    if not RESERVED.isdisjoint(properties):
-        key = min(RESERVED.intersection(properties))
-        raise InvalidRecord(f"{field}.{key}", "RESERVED", "is set by walbatch; use the record's own fields")
-    if "" in properties or max(map(len, properties), default=0) > MAX_NAME:
-        raise InvalidRecord(
-            field, "BAD_NAME", f"has a property name that is empty or longer than {MAX_NAME} characters"
-        )
-    for key, value in properties.items():
-        if type(value) in _CONTAINERS:
-            _check_nested(value, f"{field}.{key}", MAX_DEPTH)
+def _operation(
+    operation: str, value: Mapping[str, Any] | Sequence[str], where: str, known: Sequence[str]
+) -> dict[str, Any]:
+    """Return an operation as it is sent, or refuse it."""
+    if operation not in known:
+        raise InvalidRecord(f"{where}.operation", "UNKNOWN", f"is none of {', '.join(known)}")
+    if operation == "$delete":
+        return {operation: ""}
+    field = f"{where}.{operation.removeprefix('$')}"
+    if operation == "$unset":
+        rules.check_names([*value], field)
+    elif not isinstance(value, Mapping):
+        raise InvalidRecord(field, "NOT_AN_OBJECT", 'must be a JSON object, such as {"plan": "pro"}')
+    else:
+        # An array of a profile is not counted: its limit is documented for events only.
+        rules.check_properties(value, field, rules.MAX_PROFILE_PROPERTIES, max_elements=None)
+        if operation == "$add":
+            rules.check_numbers(value, field)
+        if operation == "$union":
+            rules.check_arrays(value, field)
+    rules.check_reserved(value, field)
+    return {operation: value}
 
 
-def _check_nested(value: dict[str, Any] | list[Any], field: str, levels: int) -> None:
-    if levels == 0:
-        raise InvalidRecord(field, "TOO_DEEP", f"is nested more than {MAX_DEPTH} levels deep")
-    if len(value) > MAX_ELEMENTS:
-        raise InvalidRecord(field, "TOO_MANY", f"has {len(value)} elements; at most {MAX_ELEMENTS} fit")
-    for inner in value.values() if isinstance(value, dict) else value:
-        if type(inner) in _CONTAINERS:
-            _check_nested(inner, field, levels - 1)
+def _update(
+    *,
+    kind: Kind,
+    where: str,
+    who: str,
+    head: Mapping[str, str],
+    options: Mapping[str, bool],
+    operation: Mapping[str, Any],
+    update_id: str,
+    time_ms: int | None,
+    now_ms: int,
+) -> Record:
+    """Put an update together. Its `$time` is in seconds, as Mixpanel's SDKs send it."""
+    time = rules.check_time(time_ms, now_ms, f"{where}.update_time")
+    update_id = _usable_id(update_id, f"{where}.update_id")
+    (name,) = operation
+    return Record(
+        kind=kind,
+        event_id=EventId(update_id),
+        name=name,
+        distinct_id=who,
+        time_ms=time,
+        time_given=time == time_ms,
+        payload=_serialise({**head, "$time": time / 1000, **options, **operation}, f"{where}.{name[1:]}"),
+        received_at_ms=now_ms,
+    )
 
 
 def _serialise(record: Mapping[str, Any], field: str) -> str:
     try:
         payload = orjson.dumps(record)
-    except (TypeError, ValueError) as error:
-        raise InvalidRecord(field, "NOT_JSON", f"cannot be written as JSON: {error}") from error
-    if len(payload) >= MAX_RECORD_BYTES:
+    except TypeError:
+        json_text.refuse(record, field)
+    if len(payload) >= rules.MAX_RECORD_BYTES:
         raise InvalidRecord(
-            field, "TOO_LARGE", f"makes a record of {len(payload)} bytes; it must stay under {MAX_RECORD_BYTES}"
+            field, "TOO_LARGE", f"makes a record of {len(payload)} bytes; it must stay under {rules.MAX_RECORD_BYTES}"
         )
     return payload.decode()
 

@@ -1,27 +1,31 @@
 """Deliver what is pending at one destination: fetch, send, settle, for as long as it takes.
 
-One loop a lane, several deliveries at once in a lane of events, one at a time in a lane of profiles, whose order
-counts. All lanes of a destination share its breaker. While it is not closed, one batch at a time goes out as a probe,
-and everything else stays in the log, where it is safe and costs no memory.
+One loop a lane, several deliveries at once in the lane of events, one at a time in those of profiles and groups, whose
+order counts. All lanes of a destination share its breaker. While it is not closed, one batch at a time goes out as a
+probe, and everything else stays in the log, where it is safe and costs no memory. A destination that asks for less gets
+fewer requests at once, and then one more at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import structlog
 
+from walbatch.attempt import Attempt
 from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
-from walbatch.delivery import RETRY, Answer, Hold, Outcome, Pause, Rejected, Settled, Split
+from walbatch.delivery import Answer, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
 from walbatch.errors import LogClosed, Unavailable
 from walbatch.event import Kind
 from walbatch.retry import Breaker, State
 from walbatch.sinks import Sink
-from walbatch.wal import Batch, EventLog, Lane, Settlement
+from walbatch.wal import ORDERED, Batch, EventLog, Lane, Settlement
+from walbatch.window import Window
 
 log = structlog.stdlib.get_logger("walbatch.flusher")
 
@@ -30,27 +34,34 @@ SETTLE_AGAIN_S = 1.0
 was delivered must not be sent twice because the disk was full for a moment."""
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How records are delivered to one destination."""
+
+    policies: Mapping[Kind, BatchPolicy]
+    """When a batch of a kind is due, and how large it may be. A kind that is not in here is not delivered."""
+    max_in_flight: int = 10
+    """Requests with events under way at once, at most."""
+    hold_unknown: bool = False
+    """Whether an update that may have arrived, and would count twice, is held for a person instead of sent again."""
+
+
 class Flusher:
     """Everything on its way to one destination."""
 
     def __init__(
-        self,
-        event_log: EventLog,
-        sink: Sink,
-        destination: str,
-        *,
-        breaker: Breaker,
-        clock: Clock,
-        policy: BatchPolicy,
-        max_in_flight: int,
+        self, event_log: EventLog, sink: Sink, destination: str, *, breaker: Breaker, clock: Clock, manner: Manner
     ) -> None:
         self._log = event_log
         self._sink = sink
         self._destination = destination
         self._breaker = breaker
         self._clock = clock
-        self._policy = policy
-        self._max_in_flight = max_in_flight
+        self._policies = dict(manner.policies)
+        self._hold_unknown = manner.hold_unknown
+        self._window = Window(manner.max_in_flight)
+        self._under_way: Counter[Kind] = Counter()
+        self._slot_freed = asyncio.Event()
         self._breaker_changed = asyncio.Event()
         self._draining = asyncio.Event()
         self._never = asyncio.Event()
@@ -58,8 +69,8 @@ class Flusher:
     async def run(self) -> None:
         """Deliver until `drain` was called and nothing more can go out. Cancelling it leaves the rest pending."""
         async with asyncio.TaskGroup() as lanes:
-            lanes.create_task(self._serve(Lane(self._destination, Kind.EVENT), self._max_in_flight))
-            lanes.create_task(self._serve(Lane(self._destination, Kind.PROFILE), 1))
+            for kind in self._policies:
+                lanes.create_task(self._serve(Lane(self._destination, kind)))
 
     def drain(self) -> None:
         """Send what waits now without waiting for full batches, then let `run` return.
@@ -69,24 +80,34 @@ class Flusher:
         self._draining.set()
         self._breaker_changed.set()
 
-    async def _serve(self, lane: Lane, max_in_flight: int) -> None:
-        slots = asyncio.Semaphore(max_in_flight)
+    async def _serve(self, lane: Lane) -> None:
         async with asyncio.TaskGroup() as deliveries:
             while True:
-                await slots.acquire()
+                await self._slot(lane.kind)
                 batch = await self._next(lane)
                 if batch is None:
                     return
                 ticket = await self._permit()
                 if ticket is None:
                     return
+                self._under_way[lane.kind] += 1
                 delivery = deliveries.create_task(self._deliver(batch, ticket))
-                delivery.add_done_callback(lambda _: slots.release())
+                delivery.add_done_callback(lambda _: self._free(lane.kind))
+
+    async def _slot(self, kind: Kind) -> None:
+        """Wait until one more request of this kind may be under way."""
+        while self._under_way[kind] >= (1 if kind in ORDERED else self._window.size):
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+
+    def _free(self, kind: Kind) -> None:
+        self._under_way[kind] -= 1
+        self._slot_freed.set()
 
     async def _next(self, lane: Lane) -> Batch | None:
         """Return the next batch that is due; None once draining has nothing left that could go out."""
         if await self._until_permitted():
-            fetch = asyncio.ensure_future(self._log.fetch(lane, self._policy))
+            fetch = asyncio.ensure_future(self._log.fetch(lane, self._policies[lane.kind]))
             draining = asyncio.ensure_future(self._draining.wait())
             try:
                 await asyncio.wait((fetch, draining), return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +120,7 @@ class Flusher:
                 return fetch.result()
         if self._breaker.condition.state is not State.OK:
             return None
-        rest = await self._log.fetch(lane, self._policy.at_once(), wait=False)
+        rest = await self._log.fetch(lane, self._policies[lane.kind].at_once(), wait=False)
         return rest if rest.entries else None
 
     async def _until_permitted(self) -> bool:
@@ -116,64 +137,52 @@ class Flusher:
 
     async def _deliver(self, batch: Batch, ticket: int) -> None:
         started_at_ms, started_s = self._clock.wall_ms(), self._clock.monotonic_s()
+        attempt = Attempt(
+            self._sink,
+            batch.lane.kind,
+            [entry.payload for entry in batch.entries],
+            overhead_bytes=self._policies[batch.lane.kind].overhead_bytes,
+            hold_unknown=self._hold_unknown,
+        )
         try:
-            outcomes, answer = await self._send(batch)
+            await attempt.run()
         except asyncio.CancelledError:  # an interrupted record is no failure: it stays pending, no attempt is counted
             self._breaker.abandoned(ticket)
             raise
-        note = self._judge(answer, ticket)
-        log.info(
+        self._learn(batch.lane.kind, attempt.max_bytes)
+        note = self._judge(attempt.answer, ticket)
+        became = Counter(type(outcome) for outcome in attempt.outcomes)
+        tell = log.warning if became[Unknown] or attempt.warning else log.info
+        tell(
             "flusher.batch_answered",
             destination=self._destination,
             lane=batch.lane.name,
-            events=len(outcomes),
-            dead=sum(isinstance(outcome, Rejected) for outcome in outcomes),
-            pending=sum(outcome is RETRY for outcome in outcomes),
+            events=len(attempt.outcomes),
+            dead=became[Rejected],
+            held=became[Unknown],
+            pending=became[Retry],
             answer=note,
             duration_s=round(self._clock.monotonic_s() - started_s, 3),
         )
         condition, finished_at_ms = self._breaker.condition, self._clock.wall_ms()
-        await self._settle(Settlement(batch, outcomes, condition, note, started_at_ms, finished_at_ms))
+        await self._settle(Settlement(batch, attempt.outcomes, condition, note, started_at_ms, finished_at_ms))
 
-    async def _send(self, batch: Batch) -> tuple[Sequence[Outcome], Answer]:
-        """Send a batch, in halves of halves where it was refused whole. The last answer is about the destination."""
-        payloads = [entry.payload for entry in batch.entries]
-        outcomes: list[Outcome] = [RETRY] * len(payloads)
-        parts = [(0, len(payloads))]
-        answer: Answer = Settled(())
-        while parts and isinstance(answer, Settled | Split):
-            start, end = parts.pop()
-            answer = await self._sink.send(batch.lane.kind, payloads[start:end])
-            match answer:
-                case Settled():
-                    outcomes[start:end] = answer.outcomes
-                case Split() if end - start == 1:
-                    outcomes[start] = Rejected(answer.code, "", answer.reason)
-                case Split():
-                    self._learn(answer)
-                    middle = (start + end) // 2
-                    parts += [(middle, end), (start, middle)]
-                case Hold() | Pause():
-                    pass
-                case _:
-                    assert_never(answer)
-        return outcomes, answer
-
-    def _learn(self, answer: Split) -> None:
-        """Keep to the limit that the destination named, from the next fetch on."""
-        if answer.max_bytes:
-            self._policy = replace(self._policy, max_bytes=min(self._policy.max_bytes, answer.max_bytes))
+    def _learn(self, kind: Kind, max_bytes: int | None) -> None:
+        """Keep to a limit that the destination has, from the next fetch on."""
+        if max_bytes is not None:
+            policy = self._policies[kind]
+            self._policies[kind] = replace(policy, max_bytes=min(policy.max_bytes, max_bytes))
 
     def _judge(self, answer: Answer, ticket: int) -> str:
         """Tell the breaker, and return what to note of the answer."""
         before = self._breaker.condition.state
         match answer:
-            case Settled(note=note):
+            case Settled(note=note) | Split(reason=note):
                 self._breaker.succeeded(ticket)
-            case Split(reason=note):
-                self._breaker.succeeded(ticket)
-            case Hold(reason=note, after_s=after_s):
-                self._breaker.failed(ticket, note, after_s)
+                self._window.succeeded()
+            case Hold(reason=note, after_s=after_s, throttled=throttled):
+                if self._breaker.failed(ticket, note, after_s) and throttled:
+                    self._window.throttled()
             case Pause(reason=note):
                 self._breaker.paused(ticket, note)
             case _:

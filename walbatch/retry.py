@@ -104,22 +104,26 @@ class Breaker:
             self._probing = False
             self.condition = Condition()
 
-    def failed(self, ticket: int, reason: str, after_s: float | None = None) -> None:
-        """Count a failure; probe after our own wait or the one that was asked for, whichever is longer."""
+    def failed(self, ticket: int, reason: str, after_s: float | None = None) -> bool:
+        """Count a failure; probe after our own wait or the one that was asked for, whichever is longer.
+
+        Returns whether it counted: False if another request of the same outage failed before.
+        """
         failures = self.condition.failures + 1
         delay_s = max(self._backoff.delay_s(failures, self._random()), min(after_s or 0.0, MAX_RETRY_AFTER_S))
-        self._open(ticket, State.RETRYING if failures <= self._backoff.attempts else State.OPEN, delay_s, reason)
+        return self._open(ticket, State.RETRYING if failures <= self._backoff.attempts else State.OPEN, delay_s, reason)
 
     def paused(self, ticket: int, reason: str) -> None:
         """Wait for a person, probing at the longest interval."""
         self._open(ticket, State.PAUSED, self._backoff.max_s, reason)
 
-    def _open(self, ticket: int, state: State, delay_s: float, reason: str) -> None:
+    def _open(self, ticket: int, state: State, delay_s: float, reason: str) -> bool:
         if ticket != self._generation:
             self.condition = replace(self.condition, last_error=reason)
-            return
+            return False
         self._generation += 1
         self._probing = False
         self._retry_at_s = self._clock.monotonic_s() + delay_s
         retry_at_ms = self._clock.wall_ms() + round(delay_s * 1000)
         self.condition = Condition(state, self.condition.failures + 1, retry_at_ms, reason)
+        return True

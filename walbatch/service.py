@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,20 +30,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from walbatch import admin, http_server
-from walbatch.batching import BatchPolicy
 from walbatch.clock import SystemClock
+from walbatch.destinations import Destination, configured
 from walbatch.errors import ConfigurationError
-from walbatch.flusher import Flusher
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
+from walbatch.outlets import Outlets, open_outlets
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from walbatch.retention import Retention
-from walbatch.retry import Backoff, Breaker
+from walbatch.routing import Router
 from walbatch.settings import Settings
-from walbatch.sinks import Sink
-from walbatch.sinks.http import HttpSink
-from walbatch.sinks.mixpanel import REGION_URLS, Credentials, Mixpanel
-from walbatch.sinks.stdout import StdoutSink
+from walbatch.stats import read_backlog
 from walbatch.wal.admission import Limits
 from walbatch.wal.sqlite import SqliteLog
 
@@ -96,24 +92,25 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
     """
     stop.install()
     clock = SystemClock()
+    destinations = configured(settings)
     async with AsyncExitStack() as stack:
         watchdog = _watchdog(settings.shutdown_grace)
         stack.callback(watchdog.cancel)  # the first in, so the last out: after everything that could hang
-        event_log = await stack.enter_async_context(_open_log(settings, clock))
-        sink = await stack.enter_async_context(_sink(settings))
-        flusher = await _flusher(settings, event_log, sink, clock)
+        event_log = await stack.enter_async_context(_open_log(settings, destinations, clock))
+        await _tell_forgotten(event_log, destinations)
+        outlets = await stack.enter_async_context(open_outlets(settings, destinations, event_log, clock))
         background = await stack.enter_async_context(_background(event_log, settings, clock))
         ingest = IngestService(event_log, clock)
         servers = await stack.enter_async_context(_servers(settings, event_log, ingest, clock))
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
-        flushing = asyncio.create_task(flusher.run(), name="flusher")
+        flushing = asyncio.create_task(outlets.run(), name="delivery")
         try:
             log.info(
                 "service.ready",
                 grpc=servers.grpc_address,
                 admin=f"http://{servers.admin_address}",
                 data_dir=str(settings.data_dir),
-                destination=settings.destination,
+                destinations=list(destinations),
             )
             try:
                 await until_stopped(stop, background, flushing)
@@ -121,48 +118,29 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
                 watchdog.start()
                 log.info("service.stopping", grace_s=settings.shutdown_grace)
             await servers.stop(ingest, settings.shutdown_grace * RPC_SHARE)
-            await _last_flush(flusher, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
+            await _last_flush(outlets, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
         finally:
             await _cancel(flushing)
 
 
-def _open_log(settings: Settings, clock: SystemClock) -> SqliteLog:
+def _open_log(settings: Settings, destinations: Mapping[str, Destination], clock: SystemClock) -> SqliteLog:
     return SqliteLog(
         settings.data_dir,
-        [settings.destination],
+        list(destinations),
         clock,
+        router=Router({name: destination.filter for name, destination in destinations.items()}),
+        formerly={name: d.formerly for name, d in destinations.items() if d.formerly},
         limits=Limits(settings.max_backlog_bytes, settings.min_free_disk),
         allow_affected_sqlite=settings.allow_affected_sqlite,
     )
 
 
-def _sink(settings: Settings) -> Sink:
-    if settings.destination == "stdout":
-        return StdoutSink()
-    token, secret = settings.mixpanel_token, settings.mixpanel_service_secret
-    credentials = Credentials(
-        token=token.get_secret_value() if token else "",
-        service_account=settings.mixpanel_service_account or "",
-        service_secret=secret.get_secret_value() if secret else "",
-        project_id=settings.mixpanel_project_id,
-    )
-    api = Mixpanel(settings.mixpanel_url or REGION_URLS[settings.mixpanel_region], credentials)
-    return HttpSink(api, timeout_s=settings.mixpanel_timeout, max_connections=settings.max_in_flight + 1)
-
-
-async def _flusher(settings: Settings, event_log: SqliteLog, sink: Sink, clock: SystemClock) -> Flusher:
-    backlog = await event_log.backlog()
-    stored = next(d.condition for d in backlog.destinations if d.name == settings.destination)
-    backoff = Backoff(settings.retry_base, settings.retry_max, settings.retry_attempts)
-    return Flusher(
-        event_log,
-        sink,
-        settings.destination,
-        breaker=Breaker(backoff, clock, random.random, stored),
-        clock=clock,
-        policy=BatchPolicy(size=settings.batch_size, max_age_s=settings.flush_interval, max_size=settings.batch_max),
-        max_in_flight=settings.max_in_flight,
-    )
+async def _tell_forgotten(event_log: SqliteLog, destinations: Mapping[str, Destination]) -> None:
+    """Warn of a destination that was served before and is still owed something: it may have been renamed."""
+    for known in (await event_log.read(read_backlog)).destinations:
+        pending = sum(lane.pending for lane in known.lanes)
+        if known.name not in destinations and pending:
+            log.warning("service.destination_not_configured", destination=known.name, pending=pending)
 
 
 @asynccontextmanager
@@ -198,8 +176,8 @@ def first_cause(error: BaseException | None) -> BaseException | None:
     return error
 
 
-async def _last_flush(flusher: Flusher, flushing: asyncio.Task[None], budget_s: float) -> None:
-    flusher.drain()
+async def _last_flush(outlets: Outlets, flushing: asyncio.Task[None], budget_s: float) -> None:
+    outlets.drain()
     done, _ = await asyncio.wait([flushing], timeout=budget_s)
     log.info("service.flushed", complete=bool(done))
 
@@ -264,7 +242,7 @@ async def _servers(
     with admin.listen(settings.admin_listen) as listener:
         servers.admin_address = _address(settings.admin_listen, listener.getsockname()[1])
         token = admin.write_token(settings.data_dir)
-        app = admin.Admin(event_log, settings.destination, clock, lambda: servers.ready, token).app
+        app = admin.Admin(event_log, clock, lambda: servers.ready, token).app
         async with http_server.serve(admin.check_host(app, listener), listener):
             try:
                 await servers.start()

@@ -7,104 +7,39 @@ every problem at once, and never repeats what stands in a `MIXPANEL_` key: a sec
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import reprlib
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from walbatch.errors import ConfigurationError
 from walbatch.sources import PREFIX, Given, Sources, env_name
-from walbatch.units import format_bytes, format_duration, parse_bytes, parse_duration_s
-
-_HOUR, _DAY = 3600.0, 86_400.0
-_MIB, _GIB = 2**20, 2**30
-_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
-_VISIBLE = re.compile(r"[!-~]+")
-_MAX_PORT = 65_535
-
-
-def _duration(value: object) -> object:
-    return parse_duration_s(value) if isinstance(value, str) else value
-
-
-def _size(value: object) -> object:
-    return parse_bytes(value) if isinstance(value, str) else value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _host_port(text: str) -> str:
-    match = _HOST_PORT.fullmatch(text)
-    if match is None:
-        raise ValueError("is not HOST:PORT; write 127.0.0.1:50051, 0.0.0.0:50051 or [::1]:50051")
-    if match["host"].startswith("[") and not _is_address(match["host"][1:-1]):
-        raise ValueError("has no IPv6 address between its brackets; write [::1]:50051")
-    if int(match["port"]) > _MAX_PORT:
-        raise ValueError(f"has a port above {_MAX_PORT}")
-    return text
-
-
-def _listen(text: str) -> str:
-    if not text.startswith("unix:"):
-        return _host_port(text)
-    path = text.removeprefix("unix:").removeprefix("//")
-    if not path.startswith("/"):
-        raise ValueError("has no absolute path after unix:; write unix:/run/walbatch/grpc.sock")
-    return f"unix:{path}"
-
-
-def _base_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:  # its text repeats the URL, with whatever credential is in it
-        host = None
-    if not host or not _VISIBLE.fullmatch(text):
-        raise ValueError("is not a URL; write https://api.mixpanel.com")
-    if "@" in parts.netloc:
-        raise ValueError(f"must hold no user or password; {PREFIX}MIXPANEL_TOKEN is the place for the credential")
-    if "?" in text or "#" in text:
-        raise ValueError("must end with the path, without ? and #")
-    if parts.scheme != "https" and not (
-        parts.scheme == "http" and (host == "localhost" or _is_address(host, own=True))
-    ):
-        raise ValueError("must begin with https://; http:// is only for this machine (localhost, 127.0.0.1, [::1])")
-    return text.rstrip("/")
-
-
-def _is_address(host: str, *, own: bool = False) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback if own else address.version == 6  # noqa: PLR2004 (IPv6)
-
-
-def _credential(secret: SecretStr) -> SecretStr:
-    if not _VISIBLE.fullmatch(secret.get_secret_value()):
-        raise ValueError("must be the credential alone: it holds a blank, a line break or a letter outside ASCII")
-    return secret
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
-Secret = Annotated[SecretStr, AfterValidator(_credential)]
-Destination = Annotated[Literal["mixpanel", "stdout"], BeforeValidator(_lower)]
-Region = Annotated[Literal["us", "eu", "in"], BeforeValidator(_lower)]
-LogFormat = Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+from walbatch.units import format_duration
+from walbatch.values import (
+    DAY,
+    GIB,
+    HOUR,
+    MIB,
+    DestinationType,
+    Duration,
+    HostPort,
+    Listen,
+    LogFormat,
+    LogLevel,
+    Region,
+    Secret,
+    Size,
+    UnknownOutcomes,
+    Url,
+    complaint,
+    show,
+)
 
 
 class Settings(BaseSettings):
@@ -120,19 +55,19 @@ class Settings(BaseSettings):
         description="Directory of the log: made if missing, on a local disk, for one server at a time.",
     )
     max_backlog_bytes: Size = Field(
-        default=20 * _GIB,
-        ge=_MIB,
+        default=20 * GIB,
+        ge=MIB,
         description="Size of the records that may be waiting; beyond it new ones are refused until some are sent.",
     )
     min_free_disk: Size = Field(
-        default=256 * _MIB,
+        default=256 * MIB,
         ge=0,
         description="Free space of the disk below which new records are refused; delivery goes on. 0 switches it off.",
     )
     retention: Duration = Field(
-        default=7 * _DAY,
+        default=7 * DAY,
         ge=1.0,
-        le=3650 * _DAY,
+        le=3650 * DAY,
         description="How long sent records are kept, for inspection and replay. Records not yet sent are always kept.",
     )
     allow_affected_sqlite: bool = Field(
@@ -140,19 +75,19 @@ class Settings(BaseSettings):
         description="true starts even on an SQLite with the WAL-reset bug, which can lose acknowledged records.",
     )
 
-    grpc_listen: Annotated[str, AfterValidator(_listen)] = Field(
+    grpc_listen: Listen = Field(
         default="127.0.0.1:50051",
         description="Where applications send to: HOST:PORT, [::1]:PORT or unix:/path. Port 0 takes any free one.",
     )
     grpc_reflection: bool = Field(
         default=True, description="Whether tools such as grpcurl may ask which calls there are: true or false."
     )
-    admin_listen: Annotated[str, AfterValidator(_host_port)] = Field(
+    admin_listen: HostPort = Field(
         default="127.0.0.1:9095",
         description="Where health checks and the commands reach the server, over HTTP: HOST:PORT.",
     )
 
-    destination: Destination = Field(
+    destination: DestinationType = Field(
         default="mixpanel", description="Where records go. stdout prints each one and needs no credential."
     )
     mixpanel_token: Secret | None = Field(
@@ -168,7 +103,7 @@ class Settings(BaseSettings):
     mixpanel_region: Region = Field(
         default="us", description="Where the project's data lives, chosen when it was created."
     )
-    mixpanel_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+    mixpanel_url: Url | None = Field(
         default=None, description="Another address in place of the region's: https, or http on this machine."
     )
     mixpanel_timeout: Duration = Field(
@@ -178,11 +113,21 @@ class Settings(BaseSettings):
         description="Time for one whole request, from connecting to the end of the answer.",
     )
 
+    unknown_outcomes: UnknownOutcomes = Field(
+        default="retry",
+        description="What becomes of a profile update that counts twice when it is sent twice (add, append, remove) if"
+        " no answer says whether it arrived: retry sends it again, hold keeps it for `walbatch dead`.",
+    )
+    destinations_file: Path | None = Field(
+        default=None,
+        description="TOML file with several destinations, in place of the settings above; see docs/destinations.md.",
+    )
+
     batch_size: int = Field(default=50, ge=1, le=2000, description="Number of waiting records that makes a batch due.")
     flush_interval: Duration = Field(
         default=10.0,
         ge=0.01,
-        le=_DAY,
+        le=DAY,
         description="Time after which the oldest waiting record makes a smaller batch due.",
     )
     batch_max: int = Field(
@@ -195,17 +140,17 @@ class Settings(BaseSettings):
         le=60,
         description="Number of failures in a row, each with twice the wait, until one batch probes now and then.",
     )
-    retry_base: Duration = Field(default=1.0, ge=0.01, le=_HOUR, description="Wait after the first failure.")
+    retry_base: Duration = Field(default=1.0, ge=0.01, le=HOUR, description="Wait after the first failure.")
     retry_max: Duration = Field(
         default=60.0,
         ge=0.01,
-        le=_HOUR,
+        le=HOUR,
         description="Longest wait between two probes. Retrying never ends, and never loses a record.",
     )
     shutdown_grace: Duration = Field(
         default=25.0,
         ge=2.0,
-        le=_HOUR,
+        le=HOUR,
         description="Time to finish at a stop signal; keep it below the service manager's. What is left stays stored.",
     )
 
@@ -229,6 +174,13 @@ class Settings(BaseSettings):
 
 _SECRETS = ("mixpanel_token", "mixpanel_service_secret")
 _ACCOUNT = ("mixpanel_service_account", "mixpanel_service_secret", "mixpanel_project_id")
+_ONE_DESTINATION = frozenset(
+    {
+        *("destination", "unknown_outcomes", "mixpanel_token", "mixpanel_region", "mixpanel_url", "mixpanel_timeout"),
+        *_ACCOUNT,
+    }
+)
+"""What describes the only destination, and belongs into the file of several."""
 
 
 def load(
@@ -277,27 +229,10 @@ def _validate(values: Mapping[str, object], sources: Sources) -> tuple[Settings,
     for detail in details:
         attribute = str(detail["loc"][0])
         shown = "" if attribute.startswith("mixpanel_") else f"{reprlib.repr(str(values[attribute]))} "
-        refused[attribute] = f"{sources.given[attribute].key}: {shown}{_complaint(attribute, detail)}"
+        refused[attribute] = (
+            f"{sources.given[attribute].key}: {shown}{complaint(detail, Settings.model_fields[attribute].metadata)}"
+        )
     return Settings.model_validate({k: v for k, v in values.items() if k not in refused}), refused
-
-
-def _complaint(attribute: str, detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "value_error":
-            return str(context["error"])
-        case "greater_than_equal":
-            return f"must be at least {_show(attribute, context['ge'])}"
-        case "less_than_equal":
-            return f"must be at most {_show(attribute, context['le'])}"
-        case "literal_error":
-            return f"must be {context['expected']}"
-        case "bool_parsing":
-            return "must be true or false"
-        case "int_parsing":
-            return "must be a whole number"
-        case _:
-            return f"is refused: {detail['msg']}"
 
 
 def _conflicts(
@@ -316,6 +251,14 @@ def _conflicts(
     if present and missing:
         names = " and ".join(_key(attribute) for attribute in missing)
         yield (present[0], *_ACCOUNT), f"needs {names} as well; set all three, or only {_key('mixpanel_token')}"
+    elif settings.destinations_file is not None:
+        ours = [key for key in given if key in _ONE_DESTINATION]
+        if ours:
+            names = ", ".join(_key(attribute, given) for attribute in ours)
+            yield (
+                ("destinations_file", *ours),
+                f"lists the destinations, so {names} would have no effect; write it into the file, and remove it here",
+            )
     elif need_destination and missing and settings.destination == "mixpanel" and settings.mixpanel_token is None:
         yield ("mixpanel_token", *_ACCOUNT, "destination"), _NO_CREDENTIAL
 
@@ -374,15 +317,10 @@ def _limits(attribute: str) -> str:
 
 def _show(attribute: str, value: Any) -> str:
     """Write a value as a user would."""
-    parsers = [getattr(item, "func", None) for item in Settings.model_fields[attribute].metadata]
-    if _duration in parsers:
-        return format_duration(value)
-    if _size in parsers:
-        return format_bytes(value)
     match value:
         case None:
             return ""
         case Path():
             return f"./{value}"
         case _:
-            return str(value).lower()
+            return show(value, Settings.model_fields[attribute].metadata)

@@ -122,7 +122,7 @@ class Sources:
         values: dict[str, object] = {}
         for attribute, item in self.given.items():
             try:
-                values[attribute] = _read_secret(str(item.value)) if item.is_file else item.value
+                values[attribute] = read_secret(str(item.value)) if item.is_file else item.value
             except PermissionError:
                 self.unread.add(attribute)
                 if required:
@@ -143,7 +143,13 @@ def _number(line: Binding) -> int:
     return line.original.line + blank.count("\n")
 
 
-def _read_secret(path: str) -> str:
+def read_secret(path: str) -> str:
+    """Return what a file holds that nobody else may read.
+
+    Raises:
+        PermissionError: this user may not read it.
+        ValueError: it is no such file; the text says why, without naming it.
+    """
     try:
         # Not blocking, or the open of a named pipe would wait for ever. The checks are on what was opened.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

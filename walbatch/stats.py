@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from walbatch.event import Kind
-from walbatch.wal import Backlog, DestinationBacklog, Lane, driver, store
+from walbatch.wal import Backlog, DestinationBacklog, Lane, LaneBacklog, driver, store
 
 DATABASE_ENGINE = "sqlite"
 
@@ -16,16 +17,15 @@ def document(
 ) -> dict[str, Any]:
     """Return the statistics as JSON-ready values. Totals are over all lanes; ages are in seconds, times RFC 3339.
 
-    accepted = pending + sent + purged + dead + resolved, for each lane.
+    accepted = pending + sent + purged + dead + resolved, for each lane; `held` is a part of `dead`.
     """
     lanes = [lane for destination in backlog.destinations for lane in destination.lanes]
-    oldest = min((lane.oldest_pending_at_ms for lane in lanes if lane.oldest_pending_at_ms is not None), default=None)
-    counts = ("pending", "in_flight", "sent", "dead", "resolved", "purged")
+    counts = ("pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
     return {
         "serving": serving,
         "accepted": backlog.accepted,
         **{name: sum(getattr(lane, name) for lane in lanes) for name in counts},
-        "oldest_pending_age_s": 0.0 if oldest is None else max(now_ms - oldest, 0) / 1000,
+        "oldest_pending_age_s": _age_s(lanes, now_ms),
         "pending_bytes": backlog.pending_bytes,
         "durability": durability,
         "engine": DATABASE_ENGINE,
@@ -46,14 +46,20 @@ def _destination(destination: DestinationBacklog, now_ms: int) -> dict[str, Any]
         "retry_at": None if condition.retry_at_ms is None else rfc3339(condition.retry_at_ms),
         "retry_in_s": retry_in_s,
         "last_error": condition.last_error,
+        "oldest_pending_age_s": _age_s(destination.lanes, now_ms),
         "lanes": [
             {
                 name: getattr(lane, name)
-                for name in ("name", "accepted", "pending", "in_flight", "sent", "dead", "resolved", "purged")
+                for name in ("name", "accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
             }
             for lane in destination.lanes
         ],
     }
+
+
+def _age_s(lanes: Sequence[LaneBacklog], now_ms: int) -> float:
+    times = [lane.oldest_pending_at_ms for lane in lanes if lane.oldest_pending_at_ms is not None]
+    return max(now_ms - min(times), 0) / 1000 if times else 0.0
 
 
 def rfc3339(ms: int) -> str:
@@ -63,5 +69,10 @@ def rfc3339(ms: int) -> str:
 
 def read_backlog(connection: driver.Connection) -> Backlog:
     """Read the backlog of every destination that was ever served."""
-    lanes = [Lane(name, kind) for name in store.destinations(connection) for kind in Kind]
-    return store.backlog(connection, {lane: store.load_lane(connection, lane).position for lane in lanes})
+    bits = store.destinations(connection)
+    positions = {
+        lane: store.load_lane(connection, lane, bit).position
+        for name, bit in bits.items()
+        for lane in (Lane(name, kind) for kind in Kind)
+    }
+    return store.backlog(connection, positions)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import orjson
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from walbatch import event as rules
+from walbatch import event as events
+from walbatch import json_text, rules
 from walbatch.errors import InvalidRecord
 from walbatch.event import Record
 from walbatch.pb.analytics.v1 import service_pb2 as pb
+
+_SECOND_NS = 1_000_000_000
 
 _IDENTIFY_FIELDS = {
     "profile_update.distinct_id": "user_id",
@@ -31,34 +35,30 @@ def record(message: pb.Record, now_ms: int) -> Record:
         case "profile_update":
             return _profile_update(message.profile_update, now_ms)
         case "identity_link":
-            link = message.identity_link
-            return rules.identity_link(
-                identified_id=link.identified_id, anonymous_id=link.anonymous_id, link_id=link.link_id, now_ms=now_ms
-            )
+            return _identity_link(message.identity_link, now_ms)
+        case "group_update":
+            return _group_update(message.group_update, now_ms)
         case _:
-            raise InvalidRecord("kind", "REQUIRED", "set one of event, profile_update, identity_link")
+            raise InvalidRecord("kind", "REQUIRED", f"set one of {_members(message, 'kind')}")
 
 
 def event(message: pb.Event, now_ms: int) -> Record:
     """Build the record of an event."""
-    field = "event.properties"
-    spelled = message.WhichOneof("payload")
-    if spelled == "properties_json":
-        properties = _parse(message.properties_json, "event.properties_json")
+    text = message.properties_json
+    if text:
+        properties = json_text.parse(text, "event.properties_json", exact=False)
     else:
-        properties = _walk(message.properties, field) if spelled else {}
-    time_ms = None
-    if message.HasField("event_time"):
-        time_ms = message.event_time.seconds * 1000 + message.event_time.nanos // 1_000_000
-    return rules.track(
+        properties = _walk(message.properties, "event.properties")
+    return events.track(
         name=message.name,
         distinct_id=message.distinct_id,
         event_id=message.event_id,
-        time_ms=time_ms,
+        time_ms=_time_ms(message.event_time, "event.event_time") if message.HasField("event_time") else None,
         properties=properties,
         device_id=message.device_id,
         user_id=message.user_id,
         ip=message.ip,
+        source=text,
         now_ms=now_ms,
     )
 
@@ -70,12 +70,12 @@ def identify(message: pb.IdentifyUserRequest, now_ms: int) -> list[Record]:
             traits = _parse(message.traits_json, "traits_json")
         else:
             traits = _walk(message.traits, "traits")
-        update = rules.profile_update(
+        update = events.profile_update(
             distinct_id=message.user_id, operation="$set", properties=traits, update_id=message.event_id, now_ms=now_ms
         )
         if not message.anonymous_id:
             return [update]
-        link = rules.identity_link(identified_id=message.user_id, anonymous_id=message.anonymous_id, now_ms=now_ms)
+        link = events.identity_link(identified_id=message.user_id, anonymous_id=message.anonymous_id, now_ms=now_ms)
     except InvalidRecord as error:
         raise InvalidRecord(_identify_field(error.field), error.reason, error.description) from error
     return [update, link]
@@ -89,16 +89,85 @@ def _identify_field(field: str) -> str:
 
 
 def _profile_update(message: pb.ProfileUpdate, now_ms: int) -> Record:
-    operation = message.WhichOneof("operation")
-    if operation is None:
-        raise InvalidRecord("profile_update.operation", "REQUIRED", "set one of set, set_once")
-    return rules.profile_update(
+    operation, properties = _operation(message, "profile_update")
+    return events.profile_update(
         distinct_id=message.distinct_id,
-        operation=f"${operation}",
-        properties=_properties(getattr(message, operation), f"profile_update.{operation}"),
+        operation=operation,
+        properties=properties,
         update_id=message.update_id,
+        ip=message.ip,
+        time_ms=_update_ms(message, "profile_update"),
+        ignore_time=message.ignore_time,
+        ignore_alias=message.delete.ignore_alias,
         now_ms=now_ms,
     )
+
+
+def _group_update(message: pb.GroupUpdate, now_ms: int) -> Record:
+    operation, properties = _operation(message, "group_update")
+    return events.group_update(
+        group_key=message.group_key,
+        group_id=message.group_id,
+        operation=operation,
+        properties=properties,
+        update_id=message.update_id,
+        time_ms=_update_ms(message, "group_update"),
+        now_ms=now_ms,
+    )
+
+
+def _identity_link(message: pb.IdentityLink, now_ms: int) -> Record:
+    linked = message.identified_id or message.anonymous_id
+    aliased = message.alias or message.distinct_id
+    match bool(linked), bool(message.merged_ids), bool(aliased):
+        case True, False, False:
+            return events.identity_link(
+                identified_id=message.identified_id,
+                anonymous_id=message.anonymous_id,
+                link_id=message.link_id,
+                now_ms=now_ms,
+            )
+        case False, True, False:
+            return events.identity_merge(merged_ids=[*message.merged_ids], link_id=message.link_id, now_ms=now_ms)
+        case False, False, True:
+            return events.identity_alias(
+                alias=message.alias, distinct_id=message.distinct_id, link_id=message.link_id, now_ms=now_ms
+            )
+        case given:
+            raise InvalidRecord(
+                "identity_link",
+                "CONFLICT" if any(given) else "REQUIRED",
+                "give either identified_id and anonymous_id, or merged_ids, or alias and distinct_id",
+            )
+
+
+def _operation(message: pb.ProfileUpdate | pb.GroupUpdate, where: str) -> tuple[str, dict[str, Any] | list[str]]:
+    """Return the operation by Mixpanel's name, and what it is done with."""
+    name = message.WhichOneof("operation")
+    if name is None:
+        raise InvalidRecord(f"{where}.operation", "REQUIRED", f"set one of {_members(message, 'operation')}")
+    value: dict[str, Any] | list[str] = {}
+    match getattr(message, name):
+        case pb.Properties() as properties:
+            value = _properties(properties, f"{where}.{name}")
+        case pb.PropertyNames(names=names):
+            value = [*names]
+    return f"${name}", value
+
+
+def _members(message: Message, oneof: str) -> str:
+    return ", ".join(member.name for member in message.DESCRIPTOR.oneofs_by_name[oneof].fields)
+
+
+def _update_ms(message: pb.ProfileUpdate | pb.GroupUpdate, where: str) -> int | None:
+    return _time_ms(message.update_time, f"{where}.update_time") if message.HasField("update_time") else None
+
+
+def _time_ms(time: Timestamp, field: str) -> int:
+    nanos = time.nanos
+    if not 0 <= nanos < _SECOND_NS:
+        raise InvalidRecord(field, "NOT_A_TIME", "has nanos outside of 0 to 999,999,999")
+    return time.seconds * 1000 + nanos // 1_000_000
 
 
 def _properties(message: pb.Properties, field: str) -> dict[str, Any]:
@@ -108,19 +177,7 @@ def _properties(message: pb.Properties, field: str) -> dict[str, Any]:
 
 
 def _parse(text: str, field: str) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        # The error's own text can quote the document, which may hold personal data: say only where it is.
-        where = f"line {error.lineno} column {error.colno}"
-        raise InvalidRecord(
-            field, "NOT_JSON", f"is not valid JSON at {where} (NaN and Infinity are not JSON)"
-        ) from None
-    if not isinstance(value, dict):
-        raise InvalidRecord(field, "NOT_AN_OBJECT", 'must be one JSON object, such as {"plan": "pro"}')
-    return value
+    return json_text.parse(text, field) if text else {}
 
 
 def _walk(struct: Struct, field: str) -> dict[str, Any]:
@@ -135,7 +192,7 @@ def _value(value: Value, field: str, levels: int) -> Any:
         case "number_value":
             number = value.number_value
             if not math.isfinite(number):
-                raise InvalidRecord(field, "NOT_JSON", "has a number that JSON cannot hold (NaN or Infinity)")
+                raise InvalidRecord(field, "NOT_FINITE", "has a number that is NaN or an infinity")
             return int(number) if number.is_integer() and abs(number) <= 2**53 else number
         case "string_value":
             return value.string_value

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+from log_records import BAD, counts_of, deliver, events
 
 from walbatch import admin, http_server
 from walbatch.admin import TOKEN_FILE, Admin
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED
 from walbatch.errors import BacklogFull, ConfigurationError
-from walbatch.event import Kind, track
+from walbatch.event import Kind, Record, track
 from walbatch.retry import Condition
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Lane, Settlement
+from walbatch.wal import Appended, Lane, Settlement
 from walbatch.wal.sqlite import SqliteLog
 
 TOKEN = "the-token-of-this-run"
@@ -26,27 +29,26 @@ AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Rig:
-    """An admin port on a socket, over a log with three delivered events."""
+    """An admin port on a socket, over a log that is given."""
 
     def __init__(self, log: SqliteLog, clock: FakeClock) -> None:
         self.log = log
         self.ready = True
-        self.admin = Admin(log, "there", clock, lambda: self.ready, TOKEN)
+        self.admin = Admin(log, clock, lambda: self.ready, TOKEN)
         self.client = httpx.AsyncClient()
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """Ask."""
         return await self.client.get(path, **options)
 
-    async def replay(self, headers: dict[str, str] = AUTHORISED, **body: Any) -> httpx.Response:
-        """Ask for a replay."""
-        return await self.client.post("/replay", json=body, headers=headers)
+    async def post(self, path: str, **body: Any) -> httpx.Response:
+        """Ask for something to be done, with the token."""
+        return await self.client.post(path, json=body, headers=AUTHORISED)
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
     """A log that has delivered three events, and its admin port."""
-    clock = FakeClock()
     async with SqliteLog(tmp_path / "data", ["there"], clock, allow_affected_sqlite=True) as log:
         names = ("Tick", "Tick", "Tock")
         await log.append([track(name=name, properties={}, now_ms=clock.wall_ms()) for name in names])
@@ -75,19 +77,19 @@ async def test_stats_are_those_of_the_log(rig: Rig) -> None:
     assert (document["serving"], document["durability"], document["engine"]) == (True, "fsynced", "sqlite")
     (destination,) = document["destinations"]
     assert (destination["name"], destination["state"], destination["retry_at"]) == ("there", "ok", None)
-    assert [lane["name"] for lane in destination["lanes"]] == ["events", "profiles"]
+    assert [lane["name"] for lane in destination["lanes"]] == ["events", "profiles", "groups"]
 
 
 async def test_a_dry_run_counts_and_changes_nothing(rig: Rig) -> None:
     """The plan has the count by outcome and the span."""
-    plan = (await rig.replay(selection={"event": "Tick"})).json()
+    plan = (await rig.post("/replay", selection={"event": "Tick"})).json()
     assert (plan["count"], plan["sent"], plan["dead"]) == (2, 2, 0)
     assert (await rig.log.backlog()).accepted == 3
 
 
 async def test_a_replay_reports_as_it_goes(rig: Rig) -> None:
     """Each line has the count so far; the records are in the log again."""
-    answer = await rig.replay(selection={"event": "Tick"}, dry_run=False)
+    answer = await rig.post("/replay", selection={"event": "Tick"}, dry_run=False)
     assert answer.text == '{"replayed":2}\n'
     assert (await rig.log.backlog()).accepted == 5
 
@@ -99,37 +101,97 @@ async def test_a_replay_that_cannot_go_on_says_why(rig: Rig, monkeypatch: pytest
         raise BacklogFull("the disk is full")
 
     monkeypatch.setattr(rig.log, "append", full)
-    answer = await rig.replay(selection={}, dry_run=False)
+    answer = await rig.post("/replay", selection={}, dry_run=False)
     assert answer.text == '{"error":"the disk is full"}\n'
 
 
+@pytest.mark.parametrize("path", ["/replay", "/dead/replay", "/dead/discard"])
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": "Bearer é"}],
     ids=["no token", "a wrong token", "another scheme", "not even ASCII"],
 )
-async def test_a_replay_needs_the_token(rig: Rig, headers: dict[str, str]) -> None:
-    """Without the token of the data directory nothing is planned or repeated."""
+async def test_nothing_is_done_without_the_token(rig: Rig, headers: dict[str, str], path: str) -> None:
+    """Without the token of the data directory nothing is planned, repeated or discarded."""
     encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    answer = await rig.client.post("/replay", json={"selection": {}, "dry_run": False}, headers=encoded)
+    body = {"destination": "there", "choice": {}, "selection": {}, "dry_run": False, "expected": 0}
+    answer = await rig.client.post(path, json=body, headers=encoded)
     assert answer.status_code == 401
     assert TOKEN_FILE in answer.json()["error"]
     assert (await rig.log.backlog()).accepted == 3
 
 
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("path", "body", "field"),
     [
-        ({"selection": {"status": "everything"}}, "selection.status"),
-        ({"selection": {}, "dryrun": False}, "dryrun"),
-        ({}, "selection"),
+        ("/replay", {"selection": {"status": "everything"}}, "selection.status"),
+        ("/replay", {"selection": {"evnt": "Tick"}}, "selection.evnt"),
+        ("/replay", {"selection": {}, "dryrun": False}, "dryrun"),
+        ("/replay", {}, "selection"),
+        ("/dead/replay", {"choice": {}}, "destination"),
+        ("/dead/replay", {"destination": "there", "choice": {"number": [1]}}, "choice.number"),
+        ("/dead/replay", {"destination": "there", "choice": {}, "documents": {"first": "{}"}}, "documents.first"),
+        ("/dead/discard", {"destination": "there", "choice": {}}, "expected"),
     ],
 )
-async def test_a_malformed_replay_names_the_field(rig: Rig, body: dict[str, Any], field: str) -> None:
+async def test_a_malformed_request_names_the_field(rig: Rig, path: str, body: dict[str, Any], field: str) -> None:
     """A typing error never becomes a replay of everything."""
-    answer = await rig.replay(**body)
+    answer = await rig.post(path, **body)
     assert answer.status_code == 400
     assert field in answer.json()["error"]
+
+
+async def test_a_destination_that_is_not_there_is_told_with_those_that_are(rig: Rig) -> None:
+    """The last line has the names to choose from."""
+    for path, body in (
+        ("/replay", {"selection": {}}),
+        ("/dead/replay", {"choice": {}}),
+        ("/dead/discard", {"choice": {}, "expected": 0}),
+    ):
+        answer = await rig.post(path, destination="elsewhere", **body)
+        assert "it has there" in answer.json()["error"]
+
+
+async def test_dead_letters_are_replayed_and_discarded(rig: Rig, clock: FakeClock) -> None:
+    """Each page is told with what was refused in it; the letters are closed."""
+    await rig.log.append(events("abc", clock))
+    await deliver(rig.log, [BAD] * 3)
+    documents = {"5": '{"event": ""}'}
+    answer = await rig.post("/dead/replay", destination="there", choice={"numbers": [4, 5]}, documents=documents)
+    (report,) = [orjson.loads(line) for line in answer.text.splitlines()]
+    assert (report["replayed"], [one["number"] for one in report["refused"]]) == (1, [5])
+    answer = await rig.post("/dead/discard", destination="there", choice={"numbers": [6]}, expected=1)
+    assert answer.text == '{"discarded":1}\n'
+    counts = await counts_of(rig.log)
+    assert (counts.dead, counts.resolved, counts.pending) == (1, 2, 1)
+
+
+async def test_a_patch_that_is_no_object_is_refused(rig: Rig) -> None:
+    """Nothing is sent instead of being corrected."""
+    answer = await rig.post("/dead/replay", destination="there", choice={}, patch="[]")
+    assert "patch" in answer.json()["error"]
+
+
+async def test_one_thing_is_done_at_a_time(rig: Rig, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two people who mean the same letters do not send them twice; the second is told to wait."""
+    await rig.log.append(events("a", clock))
+    await deliver(rig.log, [BAD])
+    append, begun, goes_on = rig.log.append, asyncio.Event(), asyncio.Event()
+
+    async def slow(records: Sequence[Record]) -> list[Appended]:
+        begun.set()
+        await goes_on.wait()
+        return await append(records)
+
+    monkeypatch.setattr(rig.log, "append", slow)
+    first = asyncio.create_task(rig.post("/dead/replay", destination="there", choice={}))
+    await begun.wait()
+    second = await rig.post("/dead/replay", destination="there", choice={})
+    goes_on.set()
+    assert "try again" in second.json()["error"]
+    assert (await first).json()["replayed"] == 1
+    third = await rig.post("/dead/replay", destination="there", choice={})
+    assert third.text == ""
 
 
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("localhost:1", 200), ("127.0.0.1", 200)])

@@ -33,6 +33,16 @@ def events(count: int, **properties: object) -> list[str]:
     ]
 
 
+def updates(count: int, **properties: object) -> list[str]:
+    """Return payloads of good profile updates."""
+    return [
+        profile_update(
+            distinct_id="u1", operation="$set", properties=properties | {"i": i}, now_ms=CLOCK.wall_ms()
+        ).payload
+        for i in range(count)
+    ]
+
+
 def sink_for(url: str, timeout_s: float = 10.0, credentials: Credentials | None = None) -> HttpSink:
     """Return a sink for an address."""
     return HttpSink(Mixpanel(url, credentials or Credentials(token=TOKEN)), timeout_s=timeout_s)
@@ -118,24 +128,32 @@ async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-TOO_LATE = Hold("no complete answer within 1.5 s")
-BROKEN = Hold("the answer broke off, or is not HTTP")
+async def reset_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reset the connection when the first byte comes."""
+    await reader.read(1)
+    raw: socket.socket = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+TOO_LATE = Hold("no complete answer within 1.5 s", unknown=True)
+BROKEN = Hold("the answer broke off, or is not HTTP", unknown=True)
 SITUATIONS: dict[str, tuple[Behaviour, Answer]] = {
     "no answer": (hang, TOO_LATE),
     "answer in drips": (drip, TOO_LATE),
-    "reset": (reset, Hold("the connection broke while waiting for the answer")),
+    "reset": (reset, Hold("the connection broke while waiting for the answer", unknown=True)),
     "closed without an answer": (answering(b""), BROKEN),
     "garbage for a status line": (answering(b"SSH-2.0-OpenSSH\r\n\r\n"), BROKEN),
     "half a body": (answering(b'HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"code":200'), BROKEN),
     "endless headers": (answering(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n1"), BROKEN),
-    "13 MB": (flood, Hold(f"the answer is longer than {MAX_REPLY_BYTES} bytes")),
+    "13 MB": (flood, Hold(f"the answer is longer than {MAX_REPLY_BYTES} bytes", unknown=True)),
     "redirect": (
         answering(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"),
         Pause("302 Found, check the address; redirects are not followed"),
     ),
     "200 with a page": (
         answering(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"),
-        Hold("200 OK, but the body is not understood"),
+        Hold("200 OK, but the body is not understood", unknown=True),
     ),
     "200 that ends with the connection": (answering(b"HTTP/1.0 200 OK\r\n\r\n1"), Settled([DELIVERED], "200")),
 }
@@ -155,6 +173,7 @@ async def test_nobody_listens() -> None:
     answer = await send(url, events(1))
     assert isinstance(answer, Hold)
     assert answer.reason.startswith("cannot connect")
+    assert not answer.unknown
 
 
 async def test_tls_towards_a_plain_port() -> None:
@@ -162,6 +181,61 @@ async def test_tls_towards_a_plain_port() -> None:
     async with misbehaving(answering(b"")) as url:
         answer = await send(url.replace("http:", "https:"), events(1), timeout_s=1.0)
     assert answer == Hold("no connection in time")
+
+
+async def test_a_connection_that_breaks_while_sending_leaves_it_open() -> None:
+    """Of a request that has begun nobody can say how much was read."""
+    async with misbehaving(reset_at_once) as url:
+        answer = await send(url, updates(100, text="x" * 100_000), Kind.PROFILE)
+    assert isinstance(answer, Hold)
+    assert "connection broke" in answer.reason
+    assert answer.unknown
+
+
+async def test_a_host_that_takes_no_connection() -> None:
+    """Where the handshake of TCP is never answered, nothing was sent."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.create_connection(full.getsockname()),  # the only place in its queue
+    ):
+        answer = await send(f"http://127.0.0.1:{full.getsockname()[1]}", events(1), timeout_s=1.0)
+    assert answer == Hold("no connection in time")
+
+
+async def test_waiting_for_a_free_connection_sends_nothing() -> None:
+    """A request that never got a connection leaves nothing open, though another one is under way."""
+    received = asyncio.Event()
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        received.set()
+        await hang(reader, writer)
+
+    async with (
+        misbehaving(behave) as url,
+        HttpSink(Mixpanel(url, Credentials(token=TOKEN)), timeout_s=60.0, max_connections=1) as sink,
+    ):
+        first = asyncio.create_task(sink.send(Kind.EVENT, events(1)))
+        await received.wait()
+        sink._timeout_s = 0.2
+        assert await sink.send(Kind.EVENT, events(1)) == Hold("no complete answer within 0.2 s", unknown=False)
+        first.cancel()
+        await asyncio.wait([first])
+
+
+async def test_a_redirect_takes_no_credentials_along() -> None:
+    """Where a redirect points to, nobody ever connects."""
+    visits: list[str] = []
+
+    async def elsewhere(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        visits.append((await reader.read(1000)).decode())
+
+    async with misbehaving(elsewhere) as target:
+        for status in (301, 302, 303, 307, 308):
+            head = f"HTTP/1.1 {status} Moved\r\nLocation: {target}/import\r\nContent-Length: 0\r\n\r\n"
+            async with misbehaving(answering(head.encode())) as url:
+                assert isinstance(await send(url, events(1)), Pause)
+    assert visits == []
 
 
 @pytest.mark.parametrize("url", ["api.mixpanel.com", "ftp://example.test", "http://", "http://a\nb"])
@@ -264,18 +338,19 @@ async def test_profile_updates_are_delivered_with_the_token() -> None:
     update = profile_update(distinct_id="u1", operation="$set", properties={"plan": "pro"}, now_ms=CLOCK.wall_ms())
     async with serve_fake(fake) as url:
         assert await send(url, [update.payload], Kind.PROFILE) == Settled([DELIVERED], "200")
-        assert await send(url, ['{"$distinct_id":"u1"}'], Kind.PROFILE) == Split(200, "operation, missing or unknown")
+        nothing = ['{"$distinct_id":"u1"}']
+        assert await send(url, nothing, Kind.PROFILE) == Split(200, "operation, missing or unknown")
     assert fake.records == [("/engage", {"$token": TOKEN} | orjson.loads(update.payload))]
 
 
 async def test_profile_updates_without_a_token_are_not_sent() -> None:
-    """With a service account alone nothing goes out, and the answer names the setting."""
+    """With a service account alone nothing goes out, and the answer says what to set."""
     fake = FakeMixpanel()
     account = Credentials(service_account="bot", service_secret="secret", project_id=1)
     async with serve_fake(fake) as url, sink_for(url, credentials=account) as sink:
         answer = await sink.send(Kind.PROFILE, ['{"$distinct_id":"u1"}'])
     assert isinstance(answer, Pause)
-    assert "WALBATCH_MIXPANEL_TOKEN" in answer.reason
+    assert answer.reason.startswith("set the project's token")
     assert not fake.requests
 
 
@@ -298,7 +373,7 @@ async def test_a_wish_to_be_left_alone_is_passed_on() -> None:
     fake = FakeMixpanel()
     fake.script.append(Reply(429, {"Retry-After": "17"}))
     async with serve_fake(fake) as url:
-        assert await send(url, events(1)) == Hold("429 Too Many Requests", 17.0)
+        assert await send(url, events(1)) == Hold("429 Too Many Requests", 17.0, throttled=True)
 
 
 async def test_an_outage_ends() -> None:

@@ -200,6 +200,51 @@ async def test_only_the_bad_records_of_a_batch_are_refused(stub: Stub, log: Log)
     assert len(await log.stored()) == 2
 
 
+async def test_every_kind_of_record_goes_to_its_lane(stub: Stub, log: Log) -> None:
+    """Events and links, profile updates and group updates travel in one request."""
+    plan = pb.Properties(json='{"plan": "pro"}')
+    reply = await stub.Ingest(
+        pb.IngestRequest(
+            records=[
+                *records(event("A")),
+                pb.Record(identity_link=pb.IdentityLink(merged_ids=["a", "b"])),
+                pb.Record(identity_link=pb.IdentityLink(alias="new", distinct_id="orig")),
+                pb.Record(profile_update=pb.ProfileUpdate(distinct_id="u1", append=plan)),
+                pb.Record(profile_update=pb.ProfileUpdate(distinct_id="u1", delete=pb.ProfileDeletion())),
+                pb.Record(group_update=pb.GroupUpdate(group_key="company", group_id="acme", set=plan)),
+            ]
+        )
+    )
+    assert (reply.accepted_count, list(reply.rejections)) == (6, [])
+    found = {kind: [entry.payload for entry in await log.stored(kind)] for kind in Kind}
+    assert [len(payloads) for payloads in found.values()] == [3, 2, 1]
+    assert '"$append":{"plan":"pro"}' in found[Kind.PROFILE][0]
+    assert found[Kind.GROUP][0].startswith('{"$group_key":"company","$group_id":"acme"')
+
+
+async def test_an_update_that_comes_again_is_a_duplicate(stub: Stub, log: Log) -> None:
+    """With or without a time of its own, an update with the same id is stored once."""
+    for timed in (False, True):
+        update = pb.ProfileUpdate(update_id=f"x{timed}", distinct_id="u1", add=pb.Properties(json='{"n": 1}'))
+        if timed:
+            update.update_time.FromMilliseconds(1_600_000_000_001)
+        request = pb.IngestRequest(records=[pb.Record(profile_update=update)])
+        assert (await stub.Ingest(request)).accepted_count == 1
+        assert (await stub.Ingest(request)).duplicate_count == 1
+    assert len(await log.stored(Kind.PROFILE)) == 2
+
+
+async def test_what_would_change_on_the_way_is_refused(stub: Stub, log: Log) -> None:
+    """Each way has a reason of its own, in the answer to the call that carried it."""
+    texts = ['{"n": NaN}', '{"n": 18446744073709551616}', '{"n": "\\ud800"}', '{"$ignore": true}']
+    sent = [event(properties_json=text) for text in texts]
+    reply = await stub.Ingest(pb.IngestRequest(records=records(*sent, event("Good"))))
+    reasons = [rejection.reason for rejection in reply.rejections]
+    assert reasons == ["NOT_FINITE", "INTEGER_TOO_LARGE", "NOT_UNICODE", "DROPPED"]
+    assert [rejection.index for rejection in reply.rejections] == [0, 1, 2, 3]
+    assert len(await log.stored()) == 1
+
+
 async def test_an_empty_batch_is_a_success(stub: Stub) -> None:
     """Nothing to store is no error."""
     assert (await stub.Ingest(pb.IngestRequest())).accepted_count == 0

@@ -12,6 +12,7 @@ from log_records import BAD, EVENTS, NOW, counts_of, deliver, event, events, ids
 from walbatch import replay as replaying
 from walbatch.delivery import DELIVERED, RETRY
 from walbatch.event import Kind, profile_update
+from walbatch.replay import WhichDestination, destination_of
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane
 from walbatch.wal.selection import Plan, Selection
@@ -164,3 +165,42 @@ async def test_a_replay_is_for_the_destination_that_was_named(tmp_path: Path, cl
         await deliver(log)
         assert (await replaying.plan(log, "there", Selection())).count == 1
         assert (await replaying.plan(log, "elsewhere", Selection())).count == 0
+
+
+async def test_a_copy_goes_to_the_destination_that_was_named_alone(tmp_path: Path, clock: FakeClock) -> None:
+    """The other had the record, and does not get it twice; its own letter of the record stays open."""
+    elsewhere = Lane("elsewhere", Kind.EVENT)
+    async with open_log(tmp_path / "data", clock, "there", "elsewhere") as log:
+        await log.append(events("abc", clock))
+        await deliver(log, [DELIVERED, BAD, BAD])
+        await deliver(log, [DELIVERED, DELIVERED, BAD], elsewhere)
+        assert await replay(log, clock) == [3]
+        assert await delivered(log) == "abc"
+        assert not (await log.fetch(elsewhere, NOW, wait=False)).entries
+        assert (await counts_of(log)).dead == 0
+        assert (await counts_of(log, elsewhere)).dead == 1
+
+
+async def test_a_copy_is_repeated_once_its_original_is_deleted(tmp_path: Path, clock: FakeClock) -> None:
+    """What was sent and is stored can be repeated, however it came into the log."""
+    async with open_log(tmp_path / "data", clock) as log:
+        await log.append(events("a", clock))
+        await deliver(log)
+        await clock.advance(10)
+        await replay(log, clock)
+        await delivered(log)
+        assert (await replaying.plan(log, "there", Selection())).count == 1
+        assert await log.purge(clock.wall_ms(), 10) == 1
+        assert (await replaying.plan(log, "there", Selection())).count == 1
+
+
+def test_the_destination_is_the_only_one_or_the_named_one() -> None:
+    """Where several come into question the error lists them."""
+    assert destination_of({"there": 0}, None) == "there"
+    assert destination_of({"there": 0, "elsewhere": 1}, "elsewhere") == "elsewhere"
+    with pytest.raises(WhichDestination, match="there are elsewhere, there"):
+        destination_of({"there": 0, "elsewhere": 1}, None)
+    with pytest.raises(WhichDestination, match="'nowhere' is none of this log's; it has there"):
+        destination_of({"there": 0}, "nowhere")
+    with pytest.raises(WhichDestination, match="walbatch serve"):
+        destination_of({}, None)

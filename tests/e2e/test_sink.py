@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from programs import eventually, site
@@ -54,6 +55,67 @@ def test_wrong_credentials_are_told_from_right_ones(tmp_path: Path) -> None:
         held = eventually(lambda: (d := here.stats()["destinations"][0])["failures"] and d, "a failure")
         assert held["state"] == "paused"
         assert "test-token" not in json.dumps(held)
+
+
+def test_a_script_of_faults_loses_nothing(tmp_path: Path) -> None:
+    """Whatever the script does to the connection, each event arrives; the export shows the copies that it cost."""
+    script = tmp_path / "script.json"
+    faults = [
+        {"fault": "reset"},
+        {"fault": "reset", "commit": True},
+        {"fault": "status", "status": 429, "retry_after": 1},
+        {"fault": "half"},
+        {"fault": "page"},
+    ]
+    script.write_text(json.dumps(faults))
+    with site(tmp_path, retry_base="50ms", retry_max="300ms") as here:
+        fake = here.sink("--script", str(script), "--keep", "--insert-id-key", "$insert_id")
+        here.serve()
+        here.run("send", "-", text=GOOD)
+        assert here.drained()["sent"] == 1
+        url = f"http://127.0.0.1:{here.sink_port}/api/2.0/export?from_date=2020-01-01&to_date=2100-01-01"
+        with urlopen(url) as answer:
+            exported = [json.loads(line) for line in answer]
+        assert [event["properties"]["$insert_id"] for event in exported] == ["good"] * 3
+        assert here.delivered()[0] == here.delivered()[2]
+        assert fake.stop() == 0
+        assert "records accepted: 3 to /import" in fake.output()
+
+
+def test_projects_and_regions(tmp_path: Path) -> None:
+    """The edge of another region refuses events, as Mixpanel does, and loses profile updates behind a success."""
+    projects = tmp_path / "projects.json"
+    projects.write_text('[{"id": 1, "token": "test-token", "region": "eu"}]')
+    with site(tmp_path, retry_max="1s") as here:
+        wrong = here.sink("--projects", str(projects), "--region", "us")
+        here.serve()
+        here.run("send", "-", text='{"$distinct_id": "u1", "$set": {"plan": "pro"}}\n')
+        assert here.drained()["sent"] == 1
+        here.run("send", "-", text=GOOD)
+        held = eventually(lambda: (d := here.stats()["destinations"][0])["failures"] and d, "a failure")
+        assert held["state"] == "paused"
+        wrong.stop()
+        assert "lost behind a success: 1 to /engage" in wrong.output()
+        here.sink("--projects", str(projects), "--region", "eu")
+        assert here.drained()["sent"] == 2
+        assert [record["event"] for record in here.delivered()] == ["Good"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "error"),
+    [
+        (["--script", "none.json"], 78, "none.json: No such file or directory"),
+        (["--projects", "none.json"], 78, "none.json: No such file or directory"),
+        (["--projects", "none.json", "--token", "t"], 2, "leave out --token"),
+        (["--max-bytes", "10 parsecs"], 2, "--max-bytes: '10 parsecs' is not a size"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path: Path, options: list[str], code: int, error: str) -> None:
+    """The exit code and the text say whose mistake it is."""
+    with site(tmp_path) as here:
+        ended = here.run("sink", *options, check=False)
+    assert ended.returncode == code
+    assert error in " ".join(ended.stderr.replace("│", " ").split())
 
 
 def test_an_event_that_mixpanel_refuses_is_a_dead_letter_with_its_reason(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -22,7 +24,14 @@ def event(name: Any = "E", without: Any = "", **properties: Any) -> dict[str, An
     return {"event": name, "properties": {key: value for key, value in changed.items() if key != without}}
 
 
+@asynccontextmanager
+async def client_of(fake: FakeMixpanel, timeout_s: float = 5.0) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the fake on a socket, and yield a client for it."""
+    async with serve_fake(fake) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=timeout_s) as client:
+        yield client
+
+
 async def on_socket(fake: FakeMixpanel, requests: int = 1, timeout_s: float = 5.0) -> list[int]:
     """Serve the fake on a socket, send the same event some times, and return the statuses."""
-    async with serve_fake(fake) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=timeout_s) as client:
+    async with client_of(fake, timeout_s) as client:
         return [(await client.post("/import", json=[EVENT])).status_code for _ in range(requests)]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from walbatch.batching import BatchPolicy
 from walbatch.errors import Unavailable
 from walbatch.event import Kind, profile_update, track
-from walbatch.flusher import Flusher
+from walbatch.flusher import Flusher, Manner
 from walbatch.retry import Backoff, Breaker, Condition
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.sink import ScriptedSink
@@ -38,7 +38,9 @@ class WatchedLog(MemoryLog):
 class Rig:
     """A flusher and everything round it."""
 
-    def __init__(self, sink: ScriptedSink, condition: Condition | None = None, **policy: int) -> None:
+    def __init__(
+        self, sink: ScriptedSink, condition: Condition | None = None, *, hold_unknown: bool = False, **policy: int
+    ) -> None:
         self.clock = FakeClock()
         self.sink = sink
         self.log = WatchedLog(self.clock)
@@ -49,8 +51,7 @@ class Rig:
             "there",
             breaker=self.breaker,
             clock=self.clock,
-            policy=BatchPolicy(**policy),
-            max_in_flight=10,
+            manner=Manner(dict.fromkeys(Kind, BatchPolicy(**policy)), hold_unknown=hold_unknown),
         )
 
     async def append(self, *names: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walbatch import event as rules
+from walbatch import rules
 from walbatch.errors import InvalidRecord
-from walbatch.event import Kind, Record, identity_link, insert_id, profile_update, track
+from walbatch.event import Kind, Record, insert_id, track
 
 NOW_MS = 1_700_000_000_000
 
@@ -27,7 +27,8 @@ scalars = (
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
 )
-json_objects = st.dictionaries(st.text(max_size=12), values, max_size=8)
+names = st.text(max_size=12).filter(lambda name: name not in rules.SPECIAL - rules.RESERVED)
+json_objects = st.dictionaries(names, values, max_size=8)
 
 
 def event(**fields: Any) -> Record:
@@ -40,18 +41,6 @@ def event(**fields: Any) -> Record:
         "now_ms": NOW_MS,
     }
     return track(**known | fields)
-
-
-def update(**fields: Any) -> Record:
-    """A profile update that is fine but for the given fields."""
-    known: dict[str, Any] = {"distinct_id": "u1", "operation": "$set", "properties": {}, "now_ms": NOW_MS}
-    return profile_update(**known | fields)
-
-
-def link(**fields: Any) -> Record:
-    """An identity link that is fine but for the given fields."""
-    known: dict[str, Any] = {"identified_id": "u1", "anonymous_id": "a1", "now_ms": NOW_MS}
-    return identity_link(**known | fields)
 
 
 def properties_of(record: Record) -> dict[str, Any]:
@@ -76,7 +65,7 @@ REFUSED_EVENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "nobody in capitals": ({"distinct_id": "NULL"}, "event.distinct_id", "BAD_ID"),
     "bad device": ({"device_id": "0"}, "event.device_id", "BAD_ID"),
     "bad user id": ({"user_id": "00000000-0000-0000-0000-000000000000"}, "event.user_id", "BAD_ID"),
-    "long address": ({"ip": "1" * 256}, "event.ip", "TOO_LONG"),
+    "long address": ({"ip": "1" * 46}, "event.ip", "TOO_LONG"),
     "time in seconds": ({"time_ms": NOW_MS // 1000}, "event.event_time", "TOO_EARLY"),
     "negative time": ({"time_ms": -1}, "event.event_time", "TOO_EARLY"),
     "far future": ({"time_ms": NOW_MS + 3_600_001}, "event.event_time", "IN_THE_FUTURE"),
@@ -89,8 +78,20 @@ REFUSED_EVENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "long inner list": ({"properties": {"p": {"q": [0] * 255}}}, "event.properties.p", "TOO_MANY"),
     "wide object": ({"properties": {"p": {str(n): n for n in range(255)}}}, "event.properties.p", "TOO_MANY"),
     "large": ({"properties": {"p": "x" * 1_000_000}}, "event.properties", "TOO_LARGE"),
-    "broken text": ({"properties": {"p": "\ud800"}}, "event.properties", "NOT_JSON"),
-    "huge number": ({"properties": {"p": 2**64}}, "event.properties", "NOT_JSON"),
+    "half a character": ({"properties": {"p": "\ud800"}}, "event.properties", "NOT_UNICODE"),
+    "half a character deep down": ({"properties": {"p": [{"q": "\ud800"}]}}, "event.properties", "NOT_UNICODE"),
+    "half a character in a property's name": ({"properties": {"\ud800": 1}}, "event.properties", "NOT_UNICODE"),
+    "half a character in the name": ({"name": "\ud800"}, "event.name", "NOT_UNICODE"),
+    "half a character in the id": ({"event_id": "\ud800"}, "event.event_id", "NOT_UNICODE"),
+    "half a character in the user": ({"distinct_id": "\ud800"}, "event.distinct_id", "NOT_UNICODE"),
+    "half a character in the device": ({"device_id": "\ud800"}, "event.device_id", "NOT_UNICODE"),
+    "half a character in the address": ({"ip": "\ud800"}, "event.ip", "NOT_UNICODE"),
+    "huge number": ({"properties": {"p": 2**64}}, "event.properties", "INTEGER_TOO_LARGE"),
+    "huge negative number": ({"properties": {"p": [-(2**63) - 1]}}, "event.properties", "INTEGER_TOO_LARGE"),
+    "no number": ({"properties": {"p": float("nan")}}, "event.properties.p", "NOT_FINITE"),
+    "no number deep down": ({"properties": {"p": {"q": [float("-inf")]}}}, "event.properties.p", "NOT_FINITE"),
+    "no JSON": ({"properties": {"p": object()}}, "event.properties", "NOT_JSON"),
+    "address of another kind": ({"properties": {"ip": ["1.2.3.4"]}}, "event.properties.ip", "NOT_TEXT"),
     "two addresses": ({"ip": "1.2.3.4", "properties": {"ip": "4.3.2.1"}}, "event.properties.ip", "CONFLICT"),
     "two users": ({"user_id": "u1", "properties": {"$user_id": "u2"}}, "event.properties.$user_id", "CONFLICT"),
     "two devices": ({"device_id": "d1", "properties": {"$device_id": 1}}, "event.properties.$device_id", "CONFLICT"),
@@ -109,57 +110,41 @@ def test_an_event_that_mixpanel_would_refuse_is_refused(fields: dict[str, Any], 
 @pytest.mark.parametrize("name", sorted(rules.RESERVED))
 def test_what_the_server_writes_is_not_the_senders_to_set(name: str) -> None:
     """Properties with a meaning of their own to Mixpanel come from the record's fields only."""
-    for build, field in ((event, "event.properties"), (update, "profile_update.set")):
-        with pytest.raises(InvalidRecord) as refusal:
-            build(properties={name: "x"})
-        assert (refusal.value.field, refusal.value.reason) == (f"{field}.{name}", "RESERVED")
+    with pytest.raises(InvalidRecord) as refusal:
+        event(properties={name: "x"})
+    assert (refusal.value.field, refusal.value.reason) == (f"event.properties.{name}", "RESERVED")
 
 
 @pytest.mark.parametrize("bad", sorted(rules.BAD_IDS))
-def test_ids_that_stand_for_nobody_are_refused_everywhere(bad: str) -> None:
-    """No record is stored under an id that Mixpanel refuses, in small letters or capitals."""
+@pytest.mark.parametrize("argument", ["distinct_id", "user_id", "device_id"])
+def test_ids_that_stand_for_nobody_are_refused(argument: str, bad: str) -> None:
+    """No event is stored under an id that Mixpanel refuses, in small letters or capitals."""
     for spelled in (bad, bad.upper()):
-        for build, argument in ((event, "distinct_id"), (update, "distinct_id"), (link, "identified_id")):
-            with pytest.raises(InvalidRecord, match="stands for no one") as refusal:
-                build(**{argument: spelled})
-            assert refusal.value.reason == "BAD_ID"
+        with pytest.raises(InvalidRecord, match="stands for no one") as refusal:
+            event(**{argument: spelled})
+        assert refusal.value.reason == "BAD_ID"
 
 
-REFUSED_UPDATES: dict[str, tuple[dict[str, Any], str, str]] = {
-    "nobody": ({"distinct_id": ""}, "profile_update.distinct_id", "REQUIRED"),
-    "long user": ({"distinct_id": "u" * 256}, "profile_update.distinct_id", "TOO_LONG"),
-    "blank id": ({"update_id": " "}, "profile_update.update_id", "REQUIRED"),
-    "many": ({"properties": {f"p{n}": n for n in range(2001)}}, "profile_update.set", "TOO_MANY"),
-    "deep": ({"operation": "$set_once", "properties": {"p": nested(4)}}, "profile_update.set_once.p", "TOO_DEEP"),
-    "large": ({"properties": {"p": "x" * 1_000_000}}, "profile_update.set", "TOO_LARGE"),
-}
-
-
-@pytest.mark.parametrize(("fields", "field", "reason"), REFUSED_UPDATES.values(), ids=REFUSED_UPDATES)
-def test_an_update_that_mixpanel_would_refuse_is_refused(fields: dict[str, Any], field: str, reason: str) -> None:
-    """Each refusal names the operation's own field."""
+@pytest.mark.parametrize("key", ["$user_id", "$device_id"])
+def test_a_bad_id_among_the_properties_is_refused_too(key: str) -> None:
+    """Mixpanel would make the distinct_id of it."""
     with pytest.raises(InvalidRecord) as refusal:
-        update(**fields)
-    assert (refusal.value.field, refusal.value.reason) == (field, reason)
+        event(properties={key: "undefined"})
+    assert (refusal.value.field, refusal.value.reason) == (f"event.{key[1:]}", "BAD_ID")
 
 
-REFUSED_LINKS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "nobody": ({"identified_id": ""}, "identity_link.identified_id", "REQUIRED"),
-    "no visitor": ({"anonymous_id": " "}, "identity_link.anonymous_id", "REQUIRED"),
-    "long visitor": ({"anonymous_id": "a" * 256}, "identity_link.anonymous_id", "TOO_LONG"),
-    "bad visitor": ({"anonymous_id": "unknown"}, "identity_link.anonymous_id", "BAD_ID"),
-    "bad device": ({"anonymous_id": "$device:null"}, "identity_link.anonymous_id", "BAD_ID"),
-    "blank id": ({"link_id": " "}, "identity_link.link_id", "REQUIRED"),
-    "long id": ({"link_id": "i" * 256}, "identity_link.link_id", "TOO_LONG"),
-}
-
-
-@pytest.mark.parametrize(("fields", "field", "reason"), REFUSED_LINKS.values(), ids=REFUSED_LINKS)
-def test_a_link_that_mixpanel_would_refuse_is_refused(fields: dict[str, Any], field: str, reason: str) -> None:
-    """Each refusal names a field of the link, not of the event that it becomes."""
+@pytest.mark.parametrize("ignore", [True, "yes", "false", 1])
+def test_what_mixpanel_would_drop_with_a_success_is_refused(ignore: object) -> None:
+    """An event that says to be ignored is refused here, where the sender hears of it."""
     with pytest.raises(InvalidRecord) as refusal:
-        link(**fields)
-    assert (refusal.value.field, refusal.value.reason) == (field, reason)
+        event(properties={"$ignore": ignore})
+    assert (refusal.value.field, refusal.value.reason) == ("event.properties.$ignore", "DROPPED")
+
+
+@pytest.mark.parametrize("ignore", [False, "", None])
+def test_an_event_that_is_not_to_be_ignored_is_taken(ignore: object) -> None:
+    """Mixpanel keeps it, and so it is sent as it is."""
+    assert properties_of(event(properties={"$ignore": ignore}))["$ignore"] == ignore
 
 
 def test_what_is_just_small_enough_is_taken() -> None:
@@ -241,6 +226,26 @@ def test_without_an_address_there_is_no_geolocation() -> None:
     assert properties_of(event(ip="192.0.2.3", properties={"ip": "192.0.2.3"}))["ip"] == "192.0.2.3"
 
 
+@pytest.mark.parametrize("nothing", ["", None, 0, "0"])
+def test_an_address_that_is_none_is_no_geolocation(nothing: object) -> None:
+    """An empty address among the properties would make Mixpanel take this server's."""
+    assert properties_of(event(properties={"ip": nothing}))["ip"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("properties", "who"),
+    [
+        ({"$user_id": "u", "$device_id": "d"}, "u"),
+        ({"$device_id": "d"}, "$device:d"),
+        ({"$user_id": 42}, "42"),
+        ({"$user_id": None, "$device_id": ""}, ""),
+    ],
+)
+def test_who_did_it_may_stand_among_the_properties(properties: dict[str, Any], who: str) -> None:
+    """The distinct_id is derived from them as Mixpanel would, so that both ways of merging see the same person."""
+    assert event(distinct_id="", properties=properties).distinct_id == who
+
+
 def test_without_an_id_one_is_made() -> None:
     """Each record without an id gets its own, which Mixpanel takes as it is."""
     first, second = event(event_id=""), event(event_id="")
@@ -272,37 +277,10 @@ def test_accepted_properties_come_out_as_they_went_in(properties: dict[str, Any]
     try:
         record = event(properties=properties)
     except InvalidRecord as refusal:
-        assert refusal.reason in {"BAD_NAME", "RESERVED", "TOO_DEEP", "NOT_JSON"}  # noqa: PT017  either is right
+        assert refusal.reason in {"BAD_NAME", "RESERVED", "TOO_DEEP"}  # noqa: PT017  either is right
         return
     sent = properties_of(record)
     assert {key: sent[key] for key in properties} == properties
-
-
-def test_a_profile_update_is_one_operation() -> None:
-    """The payload is what /engage takes, without a token and without this server's place."""
-    record = update(operation="$set_once", properties={"plan": "pro"}, update_id="x1")
-    assert orjson.loads(record.payload) == {"$distinct_id": "u1", "$ip": "0", "$set_once": {"plan": "pro"}}
-    assert (record.kind, record.event_id, record.name, record.distinct_id) == (Kind.PROFILE, "x1", "$set_once", "u1")
-    assert (record.time_ms, record.time_given) == (NOW_MS, False)
-
-
-def test_a_link_is_spelled_for_both_ways_of_merging() -> None:
-    """A link is an `$identify` event with the pair as Original and as Simplified ID Merge want it."""
-    record = link(anonymous_id="$device:d1")
-    properties = properties_of(record)
-    assert (record.kind, record.name, record.distinct_id) == (Kind.EVENT, "$identify", "u1")
-    assert (properties["$identified_id"], properties["$anon_id"]) == ("u1", "$device:d1")
-    assert (properties["distinct_id"], properties["$user_id"], properties["$device_id"]) == ("u1", "u1", "d1")
-
-
-def test_the_same_link_has_the_same_id() -> None:
-    """Without an id a link's is derived from the pair, so that a repeat is known as one."""
-    first = link()
-    assert link(now_ms=NOW_MS + 1).event_id == first.event_id
-    assert properties_of(first)["$insert_id"] == first.event_id
-    others = [link(anonymous_id="a2"), link(identified_id="u2"), link(identified_id="a1", anonymous_id="u1")]
-    assert len({first.event_id, *(other.event_id for other in others)}) == 4
-    assert link(link_id="mine").event_id == "mine"
 
 
 def test_a_device_id_has_to_leave_room_for_its_prefix() -> None:

@@ -14,7 +14,18 @@ import pytest
 
 from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Settled, Split
 from walbatch.event import Kind, profile_update, track
-from walbatch.sinks.mixpanel import REGION_URLS, Credentials, Mixpanel, Reply, Request, one_line, retry_after_s
+from walbatch.sinks.mixpanel import (
+    MAX_RECORDS,
+    PATHS,
+    REGION_URLS,
+    Credentials,
+    Mixpanel,
+    Reply,
+    Request,
+    as_lines,
+    one_line,
+    retry_after_s,
+)
 
 NOW_MS = 1_795_000_000_000
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -24,13 +35,15 @@ BY_ACCOUNT = Credentials(service_account="bot.1", service_secret=SECRET, project
 API = Mixpanel(REGION_URLS["us"], BY_TOKEN)
 
 EVENTS = [
-    track(name="Sign up", distinct_id="u1", event_id="e-1", properties={"city": "Köln"}, now_ms=NOW_MS).payload,
-    track(name="Log in", distinct_id="u2", event_id="e-2", properties={"price": 1.0}, now_ms=NOW_MS).payload,
+    track(name="Sign up", distinct_id="u1", event_id="e-0", properties={"city": "Köln"}, now_ms=NOW_MS).payload,
+    track(name="Log in", distinct_id="u2", event_id="e-1", properties={"price": 1.0}, now_ms=NOW_MS).payload,
 ]
+THREE = [*EVENTS, track(name="Buy", distinct_id="u2", event_id="e-2", properties={}, now_ms=NOW_MS).payload]
 UPDATES = [
     profile_update(distinct_id="u1", operation="$set", properties={"plan": "pro"}, now_ms=NOW_MS).payload,
     profile_update(distinct_id="u2", operation="$set_once", properties={"seen": 1}, now_ms=NOW_MS).payload,
 ]
+GROUPS = ['{"$group_key":"company","$group_id":"acme","$set":{"plan":"pro"}}']
 
 
 def built(kind: Kind, payloads: Sequence[str], credentials: Credentials = BY_TOKEN) -> Request:
@@ -64,7 +77,19 @@ def failed(*rows: dict[str, Any], imported: object = None) -> Reply:
 
 def row(index: object, message: str = "'properties.time' is invalid: must not be in the future") -> dict[str, Any]:
     """Build one row of `failed_records`."""
-    return {"index": index, "insert_id": "e-1", "field": "properties.time", "message": message}
+    return {"index": index, "insert_id": f"e-{index}", "field": "properties.time", "message": message}
+
+
+def test_lines_name_the_endpoint_of_each_kind() -> None:
+    """What is written instead of sent says where it would have gone."""
+    assert as_lines(Kind.GROUP, GROUPS) == f'{{"endpoint":"/groups","record":{GROUPS[0]}}}\n'
+    assert as_lines(Kind.EVENT, []) == ""
+
+
+def test_every_kind_has_an_endpoint_and_a_limit() -> None:
+    """Groups keep to the smaller limit of those that are told of them."""
+    assert set(PATHS) == set(MAX_RECORDS) == set(Kind)
+    assert MAX_RECORDS[Kind.GROUP] == 200
 
 
 class TestImportRequest:
@@ -100,14 +125,34 @@ class TestImportRequest:
         assert request.params == {"strict": "1", "project_id": "42"}
 
 
-class TestEngageRequest:
-    """What is sent for profile updates."""
+class TestUpdateRequest:
+    """What is sent for profile and group updates."""
 
     def test_the_token_goes_in_front_of_each_payload(self) -> None:
         """Stored payloads hold no token; it is put in as text, and the rest keeps its bytes."""
         body = built(Kind.PROFILE, UPDATES).body.decode()
         assert body == "[" + ",".join(f'{{"$token":"{TOKEN}",{payload[1:]}' for payload in UPDATES) + "]"
         assert [update["$token"] for update in json.loads(body)] == [TOKEN, TOKEN]
+
+    def test_groups_have_an_endpoint_of_their_own(self) -> None:
+        """A group update is built like a profile update, and goes to /groups."""
+        request = built(Kind.GROUP, GROUPS)
+        assert request.url == "https://example.test/groups"
+        assert request.params == {"verbose": "1", "ip": "0"}
+        assert request.body.decode() == f'[{{"$token":"{TOKEN}",{GROUPS[0][1:]}]'
+        assert not {"Content-Encoding", "Authorization"} & set(request.headers)
+
+    @pytest.mark.parametrize("token", [TOKEN, 'ä"\\'])
+    @pytest.mark.parametrize(("kind", "payloads"), [(Kind.PROFILE, UPDATES), (Kind.GROUP, GROUPS)])
+    def test_the_overhead_is_told_to_the_byte(self, kind: Kind, payloads: list[str], token: str) -> None:
+        """Payloads, overhead, commas and brackets are the size of the body, even with an absurd token."""
+        body = built(kind, payloads, Credentials(token)).body
+        overhead = Mixpanel("https://example.test", Credentials(token)).overhead_bytes(kind)
+        assert len(body) == sum(len(payload.encode()) + overhead + 1 for payload in payloads) + 1
+
+    def test_events_have_no_overhead(self) -> None:
+        """Events go out as they are stored."""
+        assert API.overhead_bytes(Kind.EVENT) == 0
 
     def test_a_token_is_escaped(self) -> None:
         """Even an absurd token makes valid JSON."""
@@ -121,11 +166,13 @@ class TestEngageRequest:
         assert request.params == {"verbose": "1", "ip": "0"}
         assert not {"Content-Encoding", "Authorization"} & set(request.headers)
 
-    def test_a_service_account_alone_pauses(self) -> None:
-        """Without the project token nothing is sent, and the answer names the setting."""
-        answer = Mixpanel("https://example.test", BY_ACCOUNT).request(Kind.PROFILE, UPDATES)
-        assert isinstance(answer, Pause)
-        assert answer.reason.startswith("set WALBATCH_MIXPANEL_TOKEN: profile updates need the project token")
+    @pytest.mark.parametrize(("kind", "payloads"), [(Kind.PROFILE, UPDATES), (Kind.GROUP, GROUPS)])
+    def test_a_service_account_alone_pauses(self, kind: Kind, payloads: list[str]) -> None:
+        """Without the project token nothing is sent, and the answer says what to set."""
+        answer = Mixpanel("https://example.test", BY_ACCOUNT).request(kind, payloads)
+        assert answer == Pause(
+            "set the project's token: profile and group updates need it, a service account is not enough"
+        )
 
     def test_a_service_account_with_a_token_sends(self) -> None:
         """Both together serve both endpoints, each with its own credential."""
@@ -144,7 +191,14 @@ def test_representations_hide_secrets_and_payloads() -> None:
 ALL = Settled([DELIVERED, DELIVERED, DELIVERED])
 TIME = Rejected(400, "properties.time", "'properties.time' is invalid: must not be in the future")
 OK = {"code": 200, "num_records_imported": 3, "status": "OK"}
-UNCLEAR = Hold("200 OK, but the body is not understood")
+UNCLEAR = Hold("200 OK, but the body is not understood", unknown=True)
+
+
+def fewer(imported: int) -> Settled:
+    """Return the answer to a count that is too low."""
+    return Settled(ALL.outcomes, f"200: imported {imported} of 3, which ones is not said", warning=True)
+
+
 ADDRESS = "check the address; redirects are not followed"
 CREDENTIALS = "check the project token or service account, and the region"
 
@@ -152,7 +206,11 @@ IMPORTS = {
     "all imported": (reply(200, OK), ALL),
     "all imported, status as a number": (reply(200, OK | {"status": 1, "error": None}), ALL),
     "plain 1": (Reply(200, {}, b"1\n"), ALL),
-    "fewer imported": (reply(200, OK | {"num_records_imported": 2}), Settled(ALL.outcomes, "200: imported 2 of 3")),
+    "fewer imported": (reply(200, OK | {"num_records_imported": 2}), fewer(2)),
+    "none imported": (reply(200, OK | {"num_records_imported": 0}), fewer(0)),
+    "imported is a truth value": (reply(200, OK | {"num_records_imported": True}), UNCLEAR),
+    "imported is negative": (reply(200, OK | {"num_records_imported": -1}), UNCLEAR),
+    "no count": (reply(200, {"code": 200, "status": "OK"}), UNCLEAR),
     "more imported than sent": (reply(200, OK | {"num_records_imported": 4}), UNCLEAR),
     "imported as a text": (reply(200, OK | {"num_records_imported": "3"}), UNCLEAR),
     "another code inside": (reply(200, OK | {"code": 500}), UNCLEAR),
@@ -162,9 +220,9 @@ IMPORTS = {
     "200 with a list": (reply(200, [1]), UNCLEAR),
     "200 with an error": (
         reply(200, OK | {"error": "some data points failed"}),
-        Hold("200 OK, but the body is not understood: some data points failed"),
+        Hold("200 OK, but the body is not understood: some data points failed", unknown=True),
     ),
-    "204": (Reply(204), Hold("204 No Content")),
+    "204": (Reply(204), Hold("204 No Content", unknown=True)),
     "one refused": (
         failed(row(1), imported=2),
         Settled([DELIVERED, TIME, DELIVERED], "400: refused 1 of 3"),
@@ -185,7 +243,34 @@ IMPORTS = {
     "index negative": (failed(row(-1), imported=2), Split(400, "some data points failed")),
     "index is no number": (failed(row("1"), imported=2), Split(400, "some data points failed")),
     "index is a truth value": (failed(row(True), imported=2), Split(400, "some data points failed")),
-    "nobody refused in a 400": (failed(imported=3), Split(400, "some data points failed")),
+    "sum is a truth value": (failed(row(1), row(0), imported=True), Split(400, "some data points failed")),
+    "index too high, sum of all": (failed(row(3), imported=3), Split(400, "some data points failed")),
+    "nobody refused in a 400": (
+        failed(imported=3),
+        Settled(ALL.outcomes, "400: refused 0 of 3", warning=True),
+    ),
+    "nobody refused, sum not given": (failed(), Split(400, "some data points failed")),
+    "nobody refused, sum does not agree": (failed(imported=2), Split(400, "some data points failed")),
+    "id under its other name": (
+        failed({"index": 1, "$insert_id": "e-1", "message": "bad"}, imported=2),
+        Settled([DELIVERED, Rejected(400, "", "bad"), DELIVERED], "400: refused 1 of 3"),
+    ),
+    "id that nobody sent": (
+        failed({"index": 1, "insert_id": "made-by-the-server", "message": "bad"}, imported=2),
+        Settled([DELIVERED, Rejected(400, "", "bad"), DELIVERED], "400: refused 1 of 3"),
+    ),
+    "id is no text": (
+        failed({"index": 1, "insert_id": ["e-0"], "message": "bad"}, imported=2),
+        Settled([DELIVERED, Rejected(400, "", "bad"), DELIVERED], "400: refused 1 of 3"),
+    ),
+    "id of another record": (
+        failed(row(1) | {"insert_id": "e-0"}, imported=2),
+        Split(400, "some data points failed"),
+    ),
+    "id of another record under its other name": (
+        failed(row(1) | {"$insert_id": "e-2"}, imported=2),
+        Split(400, "some data points failed"),
+    ),
     "row is no object": (reply(400, {"error": "bad", "failed_records": [1]}), Split(400, "bad")),
     "failed_records is no list": (reply(400, {"error": "bad", "failed_records": {}}), Split(400, "bad")),
     "400 without failed_records": (reply(400, {"code": 400, "error": "cannot parse"}), Split(400, "cannot parse")),
@@ -201,6 +286,10 @@ IMPORTS = {
         Split(413, "request exceeds max limit of 2097152 bytes", 2_097_152),
     ),
     "413 html": (html(413), Split(413, HTTPStatus(413).phrase)),
+    "413 html with a number": (
+        Reply(413, {}, b"<html>request exceeds max limit of 100 bytes</html>"),
+        Split(413, HTTPStatus(413).phrase),
+    ),
     "413 with no limit at all": (reply(413, {"error": "max limit of 0 bytes"}), Split(413, "max limit of 0 bytes")),
     "415": (reply(415, {"error": "unsupported"}), Split(415, "unsupported")),
     "422": (reply(422, {"error": "unprocessable"}), Split(422, "unprocessable")),
@@ -215,11 +304,14 @@ IMPORTS = {
     "405": (html(405), Pause(f"405 Method Not Allowed, {ADDRESS}")),
     "redirect": (reply(302, None, location="https://elsewhere.test/?t=1"), Pause(f"302 Found, {ADDRESS}")),
     "408": (html(408), Hold("408 Request Timeout")),
-    "429": (reply(429, {"error": "slow down"}), Hold("429 Too Many Requests: slow down")),
-    "429 with Retry-After": (reply(429, None, retry_after="7"), Hold("429 Too Many Requests", 7.0)),
-    "500": (html(500), Hold("500 Internal Server Error")),
+    "429": (reply(429, {"error": "slow down"}), Hold("429 Too Many Requests: slow down", throttled=True)),
+    "429 with Retry-After": (reply(429, None, retry_after="7"), Hold("429 Too Many Requests", 7.0, throttled=True)),
+    "304": (Reply(304), Pause(f"304 Not Modified, {ADDRESS}")),
+    "500": (html(500), Hold("500 Internal Server Error", unknown=True)),
+    "502": (html(502), Hold("502 Bad Gateway", unknown=True)),
+    "504": (html(504), Hold("504 Gateway Timeout", unknown=True)),
     "503 with Retry-After": (reply(503, None, retry_after="1.5"), Hold("503 Service Unavailable", 1.5)),
-    "524": (html(524), Hold("524")),
+    "524": (html(524), Hold("524", unknown=True)),
     "418": (html(418), Hold("418 I'm a Teapot")),
 }
 
@@ -227,7 +319,7 @@ IMPORTS = {
 @pytest.mark.parametrize(("given", "expected"), IMPORTS.values(), ids=IMPORTS)
 def test_answer_to_an_import_of_three(given: Reply, expected: Answer) -> None:
     """Each reply to three events means exactly one thing."""
-    assert API.answer(Kind.EVENT, 3, given) == expected
+    assert API.answer(Kind.EVENT, THREE, given) == expected
 
 
 ENGAGES = {
@@ -238,11 +330,15 @@ ENGAGES = {
     "plain 1": (Reply(200, {}, b"1"), ALL),
     "verbose no": (
         reply(200, {"error": "$distinct_id, missing or empty", "status": 0}),
-        Split(200, "$distinct_id, missing or empty"),
+        Split(200, "$distinct_id, missing or empty", unknown=True),
     ),
-    "no as a text": (reply(200, {"error": None, "status": "0"}), Split(200, "refused without a reason")),
-    "plain 0": (Reply(200, {}, b"0"), Split(200, "refused without a reason")),
-    "yes with an error": (reply(200, {"error": "bad", "status": 1}), Split(200, "bad")),
+    "no as a text": (reply(200, {"error": None, "status": "0"}), Split(200, "refused without a reason", unknown=True)),
+    "plain 0": (Reply(200, {}, b"0"), Split(200, "refused without a reason", unknown=True)),
+    "yes with an error": (reply(200, {"error": "bad", "status": 1}), Split(200, "bad", unknown=True)),
+    "all of them good": (reply(200, {"error": None, "status": 1, "num_good_events": 3}), ALL),
+    "fewer good": (reply(200, {"error": None, "status": 1, "num_good_events": 1}), fewer(1)),
+    "more good than sent": (reply(200, {"error": None, "status": 1, "num_good_events": 4}), UNCLEAR),
+    "good as a text": (reply(200, {"error": None, "status": 1, "num_good_events": "3"}), UNCLEAR),
     "no status": (reply(200, {"hello": 1}), UNCLEAR),
     "plain 2": (Reply(200, {}, b"2"), UNCLEAR),
     "200 html": (html(200), UNCLEAR),
@@ -251,14 +347,33 @@ ENGAGES = {
         reply(403, {"error": "forbidden", "status": "error"}),
         Pause(f"403 Forbidden, {CREDENTIALS}: forbidden"),
     ),
-    "502": (html(502), Hold("502 Bad Gateway")),
+    "502": (html(502), Hold("502 Bad Gateway", unknown=True)),
+    "400 whose list makes no sense": (
+        failed(row(3), imported=2),
+        Split(400, "some data points failed", unknown=True),
+    ),
+    "400 without a list": (reply(400, {"error": "cannot parse"}), Split(400, "cannot parse")),
+    "413": (reply(413, {"error": "too large"}), Split(413, "too large")),
 }
 
 
+@pytest.mark.parametrize("kind", [Kind.PROFILE, Kind.GROUP])
 @pytest.mark.parametrize(("given", "expected"), ENGAGES.values(), ids=ENGAGES)
-def test_answer_to_three_profile_updates(given: Reply, expected: Answer) -> None:
-    """Each reply to three profile updates means exactly one thing."""
-    assert API.answer(Kind.PROFILE, 3, given) == expected
+def test_answer_to_three_updates(kind: Kind, given: Reply, expected: Answer) -> None:
+    """Each reply to three updates, of profiles or of groups, means exactly one thing."""
+    assert API.answer(kind, [UPDATES[0]] * 3, given) == expected
+
+
+def test_a_refusal_of_a_single_update_leaves_nothing_open() -> None:
+    """Of one update nothing else can have been applied."""
+    no = reply(200, {"error": "$distinct_id, missing or empty", "status": 0})
+    assert API.answer(Kind.PROFILE, UPDATES[:1], no) == Split(200, "$distinct_id, missing or empty")
+
+
+def test_two_records_with_one_id_are_told_by_position() -> None:
+    """An id that both records have contradicts no position."""
+    answer = API.answer(Kind.EVENT, [EVENTS[0], EVENTS[0]], failed(row(1) | {"insert_id": "e-0"}, imported=1))
+    assert answer == Settled([DELIVERED, TIME], "400: refused 1 of 2")
 
 
 DATE = "Tue, 18 Nov 2026 10:00:00 GMT"
@@ -291,20 +406,20 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
 def test_reasons_never_quote_credentials() -> None:
     """A reply that quotes the credentials does not carry them into the logs."""
     api = Mixpanel("https://example.test", Credentials(TOKEN, "bot.1", SECRET, 42))
-    answer = api.answer(Kind.EVENT, 1, reply(401, {"error": f"bad token {TOKEN} or secret {SECRET}"}))
+    answer = api.answer(Kind.EVENT, EVENTS[:1], reply(401, {"error": f"bad token {TOKEN} or secret {SECRET}"}))
     assert answer == Pause(f"401 Unauthorized, {CREDENTIALS}: bad token [secret] or secret [secret]")
 
 
 def test_reasons_never_quote_the_request() -> None:
     """A reply that quotes what it was sent keeps the sentence and loses the quotation."""
-    answer = API.answer(Kind.EVENT, 2, reply(400, {"error": f"cannot parse [{EVENTS[0]}] at all"}))
+    answer = API.answer(Kind.EVENT, EVENTS, reply(400, {"error": f"cannot parse [{EVENTS[0]}] at all"}))
     assert answer == Split(400, "cannot parse …")
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 413, 429])
 def test_a_credential_in_an_answer_is_hidden_whatever_the_status(status: int) -> None:
     """No branch of the table forgets to hide credentials."""
-    answer = API.answer(Kind.PROFILE, 1, reply(status, {"error": f"token {TOKEN}", "status": 0}))
+    answer = API.answer(Kind.PROFILE, UPDATES[:1], reply(status, {"error": f"token {TOKEN}", "status": 0}))
     assert TOKEN not in repr(answer)
     assert "[secret]" in repr(answer)
 

@@ -2,13 +2,25 @@
 
 httpx has no limit on the whole of a request, nor on the size of an answer; both are set here. It reads no proxy
 or `.netrc` from the environment, follows no redirect with the credentials in hand, and checks certificates.
+
+What becomes of a request without a reply: always a `Hold`. The records may have been taken (`unknown`) from the moment
+that the first byte of the request is written, which httpcore tells: the server may act on what it has read whether or
+not its answer arrives.
+
+    what happened                                         may have been taken
+    ----------------------------------------------------  -------------------
+    no connection, no TLS, no free connection in time     no
+    time-out while building the request                   no
+    time-out while sending it, or waiting for the answer  perhaps
+    the connection broke while sending, or waiting        perhaps
+    half an answer, no HTTP, or too long an answer        perhaps
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import httpx
 
@@ -39,6 +51,19 @@ _FAILURES: tuple[tuple[type[httpx.HTTPError], str], ...] = (
     (httpx.ReadError, "the connection broke while waiting for the answer"),
     (httpx.WriteError, "the connection broke while sending"),
 )
+
+
+class _Progress:
+    """How far a request has come; httpcore calls it at every step."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        """Whether a byte of the request may have left."""
+
+    async def __call__(self, step: str, info: Mapping[str, Any]) -> None:
+        del info  # it holds headers and body
+        if step == "http11.send_request_headers.started":
+            self.begun = True
 
 
 class HttpSink:
@@ -76,29 +101,35 @@ class HttpSink:
 
     async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
         """Send records in one request; see `walbatch.sinks.Sink`. Whatever goes wrong on the way is a `Hold`."""
+        progress = _Progress()
         try:
             async with asyncio.timeout(self._timeout_s):
                 request = await self._build(kind, payloads)
                 if isinstance(request, Pause):
                     return request
-                reply = await self._exchange(request)
+                reply = await self._exchange(request, progress)
         except TimeoutError:
-            return Hold(f"no complete answer within {self._timeout_s:g} s")
+            return Hold(f"no complete answer within {self._timeout_s:g} s", unknown=progress.begun)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _translate(error)
+            return _translate(error, begun=progress.begun)
         if reply is None:
-            return Hold(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
-        return self._api.answer(kind, len(payloads), reply)
+            return Hold(f"the answer is longer than {MAX_REPLY_BYTES} bytes", unknown=True)
+        return self._api.answer(kind, payloads, reply)
 
     async def _build(self, kind: Kind, payloads: Sequence[str]) -> Request | Pause:
         if sum(map(len, payloads)) <= INLINE_BYTES:
             return self._api.request(kind, payloads)
         return await asyncio.to_thread(self._api.request, kind, payloads)
 
-    async def _exchange(self, request: Request) -> Reply | None:
+    async def _exchange(self, request: Request, progress: _Progress) -> Reply | None:
         """Send, and read the answer: None if it is too long."""
         async with self._client.stream(
-            request.method, request.url, params=request.params, headers=request.headers, content=request.body
+            request.method,
+            request.url,
+            params=request.params,
+            headers=request.headers,
+            content=request.body,
+            extensions={"trace": progress},
         ) as response:
             body = bytearray()
             async for chunk in response.aiter_raw():
@@ -108,11 +139,11 @@ class HttpSink:
             return Reply(response.status_code, dict(response.headers), bytes(body))
 
 
-def _translate(error: httpx.HTTPError | httpx.InvalidURL) -> Hold | Pause:
+def _translate(error: httpx.HTTPError | httpx.InvalidURL, *, begun: bool) -> Hold | Pause:
     """Say what went wrong without quoting the answer or the address, which may hold what nobody should read."""
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         return Pause("the destination's address is no http or https URL")
     words = next((words for kind, words in _FAILURES if isinstance(error, kind)), "the request failed")
     if isinstance(error, httpx.ConnectError) and str(error):
         words += f": {error}"  # of the resolver, the socket or TLS on this side
-    return Hold(one_line(words))
+    return Hold(one_line(words), unknown=begun)

@@ -2,17 +2,38 @@
 
     reply                                             answer
     ------------------------------------------------  ----------------------------------------------------------
-    200, as many imported as sent                     Settled: all Delivered
-    200, fewer imported                               Settled: all Delivered, with a note; which ones is not said
-    200 from /engage that says no                     Split
+    200, as many counted as sent, or no count at all  Settled: all Delivered (an import without a count: Hold)
+    200, fewer counted                                Settled: all Delivered, with a warning: which ones is not said
+    200, more counted                                 Hold: this is not the answer to this request
+    200 from /engage or /groups that says no          Split
     200 with any other body                           Hold: sending again is safe, a guess is not
-    400 that names the failed records                 Settled: those Rejected, all others Delivered
+    400 whose list and sum agree                      Settled: those Rejected, all others Delivered
+    400 whose list makes no sense                     Split
     400, 415, 422 with Mixpanel's JSON error          Split
-    413                                               Split, with the limit that it names
+    413                                               Split, with the limit that its JSON names
     401, 402, 403, 404, 405, any redirect             Pause
+    429                                               Hold, throttled, for as long as Retry-After wishes
     everything else                                   Hold, for as long as Retry-After wishes
 
 What is not Mixpanel's own JSON comes from something in between, and is never a verdict on a record.
+
+May the records of an answer that settles nothing have been taken all the same? (`unknown`)
+
+    answer                                            taken?   why
+    ------------------------------------------------  -------  ---------------------------------------------------
+    200, 204 and the like, not understood             perhaps  something said yes, to what is not known
+    500, 502, 504, 524, any other 5xx                 perhaps  work may have begun before it failed, or a gateway
+                                                               gave up waiting for a server that went on
+    503                                               no       refused because of load, before any work
+    408                                               no       the server gave up before the request was complete
+    429                                               no       refused before any work
+    400, 415, 422 without a list of records, 413      no       refused as a whole
+    any other 4xx, redirects                          no       refused, or never looked at
+    200 from /engage or /groups that says no          perhaps  of several updates one is bad, the others were applied
+    400 with a list that makes no sense               perhaps  likewise; an event of that list loses nothing by being
+                                                               sent again, and is not counted as unknown
+
+What happens before there is a reply is told by `walbatch.sinks.http`.
 
 Sources: https://docs.mixpanel.com/reference/import-events, https://docs.mixpanel.com/reference/profile-set and
 the pages on errors beside them. Where they contradict each other, both readings are accepted.
@@ -45,8 +66,12 @@ REGION_URLS = {
 }
 """A project lives in one region, and no region forwards to another."""
 
-PATHS = {Kind.EVENT: "/import", Kind.PROFILE: "/engage"}
+PATHS = {Kind.EVENT: "/import", Kind.PROFILE: "/engage", Kind.GROUP: "/groups"}
 """Where records of a kind go. Never /track: it drops events older than five days and answers success."""
+
+MAX_RECORDS = {Kind.EVENT: 2000, Kind.PROFILE: 2000, Kind.GROUP: 200}
+"""Records of a kind in one request. The reference allows 2,000 for groups too, but integrations in the field keep to
+200 there."""
 
 MAX_REASON = 200
 """Characters of a reason that are kept."""
@@ -67,7 +92,7 @@ _PAUSES = {
     405: _CHECK_ADDRESS,
 }
 
-_LIMIT = re.compile(rb"max limit of (\d{1,15}) bytes")
+_LIMIT = re.compile(r"max limit of (\d{1,15}) bytes")
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _ECHO = re.compile(r"""[\[{]\s*["'{].*""", re.DOTALL)
 """The start of JSON inside a message: the request's own, quoted back."""
@@ -75,7 +100,7 @@ _ECHO = re.compile(r"""[\[{]\s*["'{].*""", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who sends: the project token, or a service account with its project. Profile updates need the token anyway."""
+    """Who sends: the project token, or a service account with its project. Updates need the token anyway."""
 
     token: str = field(default="", repr=False)
     service_account: str = ""
@@ -124,26 +149,29 @@ class Mixpanel:
         if kind is Kind.EVENT:
             return self._import(payloads)
         if not self._credentials.token:
-            return Pause(
-                "set WALBATCH_MIXPANEL_TOKEN: profile updates need the project token, a service account is not enough"
-            )
-        return self._engage(payloads)
+            return Pause("set the project's token: profile and group updates need it, a service account is not enough")
+        return self._update(kind, payloads)
 
-    def answer(self, kind: Kind, count: int, reply: Reply) -> Answer:
-        """Say what a reply to a request of `count` records of this kind means. The module's docstring has the table.
+    def overhead_bytes(self, kind: Kind) -> int:
+        """Return by how many bytes each stored payload grows in a request. The comma between two is not counted."""
+        return 0 if kind is Kind.EVENT else len(self._update_head().encode()) - 1
+
+    def answer(self, kind: Kind, payloads: Sequence[str], reply: Reply) -> Answer:
+        """Say what a reply to a request of these records means. The module's docstring has the table.
 
         Reasons are single short lines for people, without payloads and credentials.
         """
         reply = replace(reply, body=self._redacted(reply.body))
         if reply.status == 200:
-            return _imported(count, reply) if kind is Kind.EVENT else _updated(count, reply)
+            return _imported(len(payloads), reply) if kind is Kind.EVENT else _updated(len(payloads), reply)
         if reply.status in (400, 415, 422):
-            return _refused(count, reply)
+            return _refused(kind, payloads, reply)
         if reply.status == 413:
             return Split(413, _error(reply) or _phrase(413), _named_limit(reply))
         if reply.status in _PAUSES or 300 <= reply.status < 400:
             return Pause(_reason(reply, f", {_PAUSES.get(reply.status, _CHECK_ADDRESS)}"))
-        return Hold(_reason(reply), retry_after_s(reply.headers))
+        taken = not 400 <= reply.status < 500 and reply.status != 503
+        return Hold(_reason(reply), retry_after_s(reply.headers), unknown=taken, throttled=reply.status == 429)
 
     def _import(self, payloads: Sequence[str]) -> Request:
         # Mixpanel wants the project's number with a service account, and only then.
@@ -157,13 +185,16 @@ class Mixpanel:
             body=gzip.compress(_array(payloads), GZIP_LEVEL, mtime=0),
         )
 
-    def _engage(self, payloads: Sequence[str]) -> Request:
-        # The token is no part of what is stored, so it goes in front of each payload's first key. No gzip: this
-        # endpoint does not understand it. ip=0, else Mixpanel would locate every user at this server.
-        head = f'{{"$token":{orjson.dumps(self._credentials.token).decode()},'
+    def _update_head(self) -> str:
+        """Return what replaces the first brace of an update: the token is no part of what is stored."""
+        return f'{{"$token":{orjson.dumps(self._credentials.token).decode()},'
+
+    def _update(self, kind: Kind, payloads: Sequence[str]) -> Request:
+        # No gzip: these endpoints do not understand it. ip=0, else Mixpanel would locate every user at this server.
+        head = self._update_head()
         return Request(
             method="POST",
-            url=self._base_url + PATHS[Kind.PROFILE],
+            url=self._base_url + PATHS[kind],
             params={"verbose": "1", "ip": "0"},
             headers=_headers(),
             body=_array([head + payload[1:] for payload in payloads]),
@@ -174,6 +205,11 @@ class Mixpanel:
             if len(secret) >= _SHORTEST_SECRET:
                 body = body.replace(secret.encode(), b"[secret]")
         return body
+
+
+def as_lines(kind: Kind, payloads: Sequence[str]) -> str:
+    """Return one JSON line for each record, `{"endpoint":"/import","record":{...}}`, for what is no HTTP."""
+    return "".join(f'{{"endpoint":"{PATHS[kind]}","record":{payload}}}\n' for payload in payloads)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -199,13 +235,12 @@ def one_line(text: str) -> str:
 
 def _imported(count: int, reply: Reply) -> Answer:
     if reply.body.strip() == b"1":
-        return _all_delivered(count)
+        return _all_delivered(count, count)
     data = _json_object(reply)
-    imported = data.get("num_records_imported")
     # With strict=1 an error is a 400. One in a 200 means that the parameter was lost on the way: no verdict.
-    if data.get("error") or data.get("code", 200) != 200 or type(imported) is not int or not 0 <= imported <= count:
-        return Hold(_reason(reply, ", but the body is not understood"))
-    return _all_delivered(count, "200" if imported == count else f"200: imported {imported} of {count}")
+    if data.get("error") or data.get("code", 200) != 200:
+        return _not_understood(reply)
+    return _counted(count, data.get("num_records_imported"), reply)
 
 
 def _updated(count: int, reply: Reply) -> Answer:
@@ -214,47 +249,78 @@ def _updated(count: int, reply: Reply) -> Answer:
     # `status` comes as 1, "1", true or "OK", depending on the age of the page that describes it.
     status = str(data.get("status")).lower()
     if data.get("error") or status in ("0", "false"):
-        return Split(200, _error(reply) or "refused without a reason")
+        return Split(200, _error(reply) or "refused without a reason", unknown=count > 1)
     if status in ("1", "true", "ok"):
-        return _all_delivered(count)
-    return Hold(_reason(reply, ", but the body is not understood"))
+        return _counted(count, data.get("num_good_events", count), reply)
+    return _not_understood(reply)
 
 
-def _refused(count: int, reply: Reply) -> Answer:
-    data = _json_object(reply)
-    failed = _failed_records(count, data) if reply.status == 400 else {}
-    if failed:
+def _counted(count: int, taken: object, reply: Reply) -> Answer:
+    """Compare how many were sent with how many the reply says were taken."""
+    if type(taken) is int and 0 <= taken <= count:
+        return _all_delivered(count, taken)
+    return _not_understood(reply)
+
+
+def _all_delivered(count: int, taken: int) -> Settled:
+    note = "200" if taken == count else f"200: imported {taken} of {count}, which ones is not said"
+    return Settled([DELIVERED] * count, note, warning=taken != count)
+
+
+def _not_understood(reply: Reply) -> Hold:
+    return Hold(_reason(reply, ", but the body is not understood"), unknown=True)
+
+
+def _refused(kind: Kind, payloads: Sequence[str], reply: Reply) -> Answer:
+    count, data = len(payloads), _json_object(reply)
+    failed = _failed_records(payloads, data) if reply.status == 400 else None
+    if failed is not None:
         note = f"400: refused {len(failed)} of {count}"
-        return Settled([failed.get(index, DELIVERED) for index in range(count)], note)
+        return Settled([failed.get(index, DELIVERED) for index in range(count)], note, warning=not failed)
     if isinstance(data.get("error"), str) or "failed_records" in data:
-        return Split(reply.status, _error(reply) or _phrase(reply.status))
+        partly = (
+            kind is not Kind.EVENT
+            and count > 1
+            and bool(data.get("failed_records") or data.get("num_records_imported"))
+        )
+        return Split(reply.status, _error(reply) or _phrase(reply.status), unknown=partly)
     return Hold(_reason(reply, ", but not in Mixpanel's words"), retry_after_s(reply.headers))
 
 
-def _failed_records(count: int, data: Mapping[str, Any]) -> dict[int, Rejected]:
-    """Return the refused records by position: empty unless the list and the count of imported records agree.
+def _failed_records(payloads: Sequence[str], data: Mapping[str, Any]) -> dict[int, Rejected] | None:
+    """Return the refused records by position: None unless the list makes sense and agrees with the sum, if given.
 
-    A record can be listed twice, for two fields; the first one is kept. Positions alone are matched, because the
-    documentation spells the id's key in two ways.
+    A record can be listed twice, for two fields; the first one is kept. Positions decide. The id only has to agree,
+    because the documentation spells its key in two ways, and its value may be one that Mixpanel has changed.
     """
-    rows = data.get("failed_records")
+    rows, imported = data.get("failed_records"), data.get("num_records_imported")
+    if not isinstance(rows, list):
+        return None
     failed: dict[int, Rejected] = {}
-    for row in rows if isinstance(rows, list) else []:
+    sent_ids: set[object] = set()
+    for row in rows:
         index = row.get("index") if isinstance(row, dict) else None
-        if type(index) is not int or not 0 <= index < count:
-            return {}
+        if type(index) is not int or not 0 <= index < len(payloads):
+            return None
+        ids = {text for key in ("insert_id", "$insert_id") if isinstance(text := row.get(key), str)}
+        if named := ids - {_insert_id(payloads[index])}:
+            sent_ids = sent_ids or {_insert_id(payload) for payload in payloads}
+            if named & sent_ids:
+                return None  # the position says this record, the id another one
         reason = _text(row.get("message")) or "refused without a reason"
         failed.setdefault(index, Rejected(400, _text(row.get("field")), reason))
-    complete = data.get("num_records_imported") in (None, count - len(failed))
-    return failed if complete else {}
+    if imported is None:
+        return failed or None
+    return failed if type(imported) is int and imported == len(payloads) - len(failed) else None
 
 
-def _all_delivered(count: int, note: str = "200") -> Settled:
-    return Settled([DELIVERED] * count, note)
+def _insert_id(payload: str) -> object:
+    """Return a stored event's id; None for an update, which has none."""
+    return orjson.loads(payload).get("properties", {}).get("$insert_id")
 
 
 def _named_limit(reply: Reply) -> int | None:
-    found = _LIMIT.search(reply.body)
+    found = _LIMIT.search(str(_json_object(reply).get("error")))
     return (int(found[1]) or None) if found else None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from walbatch.delivery import DELIVERED, Answer, Hold, Settled
 from walbatch.event import Kind
-from walbatch.sinks.mixpanel import PATHS
+from walbatch.sinks.mixpanel import as_lines
 
 
 class StdoutSink:
@@ -35,9 +35,8 @@ class StdoutSink:
 
     async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
         """Print records; see `walbatch.sinks.Sink`. A reader that has gone is a `Hold`."""
-        lines = "".join(f'{{"endpoint":"{PATHS[kind]}","record":{payload}}}\n' for payload in payloads)
         try:
-            await asyncio.to_thread(self._write, lines)
+            await asyncio.to_thread(self._write, as_lines(kind, payloads))
         except OSError as error:
             return Hold(f"cannot write to the output: {error.strerror}")
         except ValueError:

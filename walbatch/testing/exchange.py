@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -21,8 +21,32 @@ NO_DATA = "data, missing or empty"
 SOME_FAILED = "some data points in the request failed validation"
 RATE_LIMITED = "Project exceeded rate limits. Please retry the request with exponential backoff."
 
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+"""The GIF of one transparent point that `img=1` gets."""
+
+_CALLBACK = re.compile(r"[A-Za-z_$][\w$.]*")
 _GAP = re.compile(r"[\s,]*")
-_scan = json.JSONDecoder().raw_decode
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Where Mixpanel's own pages disagree on the form of an answer."""
+
+    insert_id_key: str = "insert_id"
+    """How a row of `failed_records` calls the id: the reference says `$insert_id`, the rest `insert_id`."""
+    integer_status: bool = False
+    """Whether `status` is 1 or 0 where it would be OK or a phrase."""
+    num_good_events: bool = False
+    """Whether answers of /engage and /groups in JSON count what they took."""
+    count_ignored: bool = False
+    """Whether `num_records_imported` counts events that were dropped because of `$ignore`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +59,12 @@ class Sent:
     body: bytes
 
     def basic(self) -> str:
-        """Return the credentials as "user:password", or nothing."""
+        """Return the credentials as "user:password", or nothing. Mixpanel takes them without base64, too."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic" or ":" in value:
+            return value if scheme.lower() == "basic" else ""
         try:
-            return base64.b64decode(value).decode() if scheme.lower() == "basic" else ""
+            return base64.b64decode(value).decode()
         except ValueError:
             return ""
 
@@ -65,79 +91,127 @@ class TooLarge(ValueError):
     """The unpacked request is over the limit."""
 
 
+class NotUnderstood(ValueError):
+    """The request holds no records that can be read; `params` are those that could be."""
+
+    def __init__(self, params: Mapping[str, str]) -> None:
+        super().__init__(NO_DATA)
+        self.params = params
+
+
 def is_on(params: Mapping[str, str], name: str) -> bool:
     """Say whether a parameter is switched on: any number but zero does it."""
     return params.get(name, "0") not in ("", "0")
 
 
-def read(sent: Sent, max_bytes: int) -> Content:
-    """Understand a request: a JSON array or object, NDJSON, a form or a query, gzip or not.
+def read(sent: Sent, max_bytes: int, *, gzip_updates: bool = False) -> Content:
+    """Understand a request: a JSON array or object, a form or a query, and NDJSON on /import; gzip or not.
 
-    Raises: TooLarge, or ValueError for what cannot be understood.
+    `gzip_updates` is whether /engage and /groups know gzip. Raises: TooLarge, NotUnderstood.
     """
-    text = _unpacked(sent, max_bytes).decode()
     params = dict(sent.params)
-    if text.startswith("data="):  # a form, whatever it calls itself: a browser's beacon says text/plain
-        params |= parse_qsl(text, keep_blank_values=True)
-        text = ""
-    elif "ndjson" in sent.headers.get("content-type", ""):
-        text = _array_of_lines(text)
-    records = _elements(text or _form_data(params.get("data", "")))
+    try:
+        text = _unpacked(sent, max_bytes, gzip_updates=gzip_updates).decode()
+        if _is_form(text, sent.headers.get("content-type", "")):
+            params |= parse_qsl(text, keep_blank_values=True)
+            text = ""
+        elif sent.path == "/import" and "ndjson" in sent.headers.get("content-type", ""):
+            text = _array_of_lines(text)
+        records = _elements(text or _form_data(params.get("data", "")))
+    except TooLarge:
+        raise
+    except ValueError as error:
+        raise NotUnderstood(params) from error
     if not records:
-        raise ValueError(NO_DATA)
+        raise NotUnderstood(params)
     return Content(params, records)
 
 
-def import_reply(content: Content, failures: Mapping[int, Failure]) -> Reply:
+def import_reply(content: Content, failures: Mapping[int, Failure], imported: int, spelling: Spelling) -> Reply:
     """Answer an import, whose valid records were taken in any case. `strict` and `verbose` decide on its shape."""
-    imported = len(content.records) - len(failures)
     if not content.strict:
         return _lenient_reply(imported, failures, verbose=content.verbose)
     if failures:
-        rows = [_failed_row(index, content.records[index], failure) for index, failure in failures.items()]
-        return error_reply(400, SOME_FAILED, num_records_imported=imported, failed_records=rows)
-    return _json(200, {"code": 200, "num_records_imported": imported, "status": 1 if content.verbose else "OK"})
+        return _failed_reply(content, failures, spelling, num_records_imported=imported)
+    status = 1 if content.verbose or spelling.integer_status else "OK"
+    return json_reply(200, {"code": 200, "num_records_imported": imported, "status": status})
 
 
-def update_reply(problem: str | None, *, verbose: bool) -> Reply:
-    """Answer profile updates and tracked events: 200 in any case, and at most one problem, without saying whose."""
-    status = 0 if problem else 1
-    return _json(200, {"error": problem, "status": status}) if verbose else _digit(status)
+def update_reply(content: Content, failures: Mapping[int, Failure], spelling: Spelling) -> Reply:
+    """Answer profile or group updates: in the form of an import if `strict`, else as a tracked event."""
+    good = {"num_good_events": len(content.records) - len(failures)} if spelling.num_good_events else {}
+    if content.strict and failures:
+        return _failed_reply(content, failures, spelling, **good)
+    if content.strict:
+        return json_reply(200, {"code": 200, "error": None, "status": 1 if spelling.integer_status else "OK"} | good)
+    return track_reply(content.params, next(iter(failures.values()), None), **good)
 
 
-def error_reply(status: int, error: str, **more: Any) -> Reply:
+def track_reply(params: Mapping[str, str], failure: Failure | None, **more: Any) -> Reply:
+    """Answer tracked events: 200 in any case, and at most one problem, without saying whose."""
+    status = 0 if failure else 1
+    if is_on(params, "img"):
+        return Reply(200, {"content-type": "image/gif"}, PIXEL)
+    data = {"error": failure.message if failure else None, "status": status} | more
+    reply = json_reply(200, data) if is_on(params, "verbose") else _digit(status)
+    callback = params.get("callback", "")
+    if _CALLBACK.fullmatch(callback):
+        return Reply(200, {"content-type": "text/javascript"}, b"%s(%s);" % (callback.encode(), reply.body))
+    return reply
+
+
+def error_reply(status: int, error: str) -> Reply:
     """Answer in the form of Mixpanel's errors."""
-    return _json(status, {"code": status, "error": error, "status": _phrase(status)} | more)
+    return json_reply(status, {"code": status, "error": error, "status": _phrase(status)})
 
 
 def fault_reply(status: int) -> Reply:
     """Answer as Mixpanel, or from 500 on what stands in front of it, does on a bad day."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        page = f"<html><title>{status} {_phrase(status)}</title></html>"
-        return Reply(status, {"content-type": "text/html"}, page.encode())
-    return error_reply(status, {401: "Invalid credentials", 429: RATE_LIMITED}.get(status, _phrase(status)))
+        return page_reply(status)
+    known = {400: SOME_FAILED, 401: "Invalid credentials", 429: RATE_LIMITED}
+    return error_reply(status, known.get(status, _phrase(status)))
+
+
+def page_reply(status: int) -> Reply:
+    """Answer with a page of HTML."""
+    page = f"<html><title>{status} {_phrase(status)}</title></html>"
+    return Reply(status, {"content-type": "text/html"}, page.encode())
+
+
+def json_reply(status: int, data: Mapping[str, Any]) -> Reply:
+    """Answer with JSON. Half surrogates, as a refused record may hold them, are escaped."""
+    return Reply(status, {"content-type": "application/json"}, json.dumps(data, separators=(",", ":")).encode())
+
+
+def _failed_reply(content: Content, failures: Mapping[int, Failure], spelling: Spelling, **more: Any) -> Reply:
+    rows = [
+        {
+            "index": index,
+            spelling.insert_id_key: content.records[index].insert_id(),
+            "field": failure.field,
+            "message": failure.message,
+        }
+        for index, failure in failures.items()
+    ]
+    status = 0 if spelling.integer_status else _phrase(400)
+    head = {"code": 400, "error": SOME_FAILED, "status": status}
+    return json_reply(400, head | more | {"failed_records": rows})
 
 
 def _lenient_reply(imported: int, failures: Mapping[int, Failure], *, verbose: bool) -> Reply:
     if not verbose:
         return _digit(1 if imported else 0)
     error = SOME_FAILED if failures else None
-    return _json(200, {"code": 200, "error": error, "num_records_imported": imported, "status": 0 if failures else 1})
+    return json_reply(
+        200, {"code": 200, "error": error, "num_records_imported": imported, "status": 0 if failures else 1}
+    )
 
 
-def _failed_row(index: int, record: Received, failure: Failure) -> dict[str, Any]:
-    return {
-        "index": index,
-        "insert_id": record.insert_id(),
-        "field": failure.field,
-        "message": failure.message,
-    }
-
-
-def _unpacked(sent: Sent, max_bytes: int) -> bytes:
+def _unpacked(sent: Sent, max_bytes: int, *, gzip_updates: bool) -> bytes:
     body = sent.body
     if sent.headers.get("content-encoding") == "gzip":
-        if sent.path == "/engage":
+        if sent.path in ("/engage", "/groups") and not gzip_updates:
             raise ValueError("this endpoint does not know gzip")
         body = _gunzip(body, max_bytes)
     if len(body) > max_bytes:
@@ -154,6 +228,11 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
     if len(plain) <= max_bytes and not stream.eof:
         raise ValueError("gzip that ends early")
     return plain
+
+
+def _is_form(text: str, content_type: str) -> bool:
+    """Say whether a body is a form. A browser's beacon calls its form text/plain, and curl calls JSON a form."""
+    return text.startswith("data=") or ("form-urlencoded" in content_type and not text.lstrip().startswith(("[", "{")))
 
 
 def _form_data(data: str) -> str:
@@ -174,7 +253,7 @@ def _elements(document: str) -> list[Received]:
     document = document.strip()
     if not document.startswith("["):
         document = f"[{document}]"
-    orjson.loads(document)  # stricter than the scan below: no NaN, no half surrogates
+    _check(document)
     found = []
     position = _after_gap(document, 1)
     while document[position] != "]":
@@ -184,9 +263,22 @@ def _elements(document: str) -> list[Received]:
     return found
 
 
-def _element(document: str, position: int) -> tuple[Any, int]:
+def _check(document: str) -> None:
+    """Raise ValueError for what is not strictly JSON. Half surrogates are: they are the judge's business."""
     try:
-        return _scan(document, position)
+        orjson.loads(document)
+    except orjson.JSONDecodeError:
+        _decode(_DECODER.decode, document)
+
+
+def _element(document: str, position: int) -> tuple[Any, int]:
+    value: tuple[Any, int] = _decode(_DECODER.raw_decode, document, position)
+    return value
+
+
+def _decode(decode: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return decode(*arguments)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -198,10 +290,6 @@ def _after_gap(document: str, position: int) -> int:
 
 def _digit(status: int) -> Reply:
     return Reply(200, {"content-type": "text/plain"}, b"%d" % status)
-
-
-def _json(status: int, data: Mapping[str, Any]) -> Reply:
-    return Reply(status, {"content-type": "application/json"}, orjson.dumps(data))
 
 
 def _phrase(status: int) -> str:

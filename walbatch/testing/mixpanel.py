@@ -4,61 +4,62 @@
     async with serve_fake(fake) as url:
         ...                     # send to `url`
         fake.fail_rate = 1.0    # from now on every request gets a 503
+    assert len(fake.data().deduplicated()) == 3
 
 What it accepts is in the file, and fsynced, before the answer leaves: the file can be compared with what the sender
-was told, whatever was killed in between. `walbatch sink` runs it.
+was told, whatever was killed in between. `walbatch sink` runs it. docs/fake-mixpanel.md tells the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import os
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect
-from starlette.requests import Request as HttpRequest
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from typing import Any, Literal
 
 from walbatch import http_server
 from walbatch.clock import Clock, SystemClock
 from walbatch.sinks.mixpanel import Reply
+from walbatch.testing import export
+from walbatch.testing.edge import Edge
 from walbatch.testing.exchange import (
     NO_DATA,
+    RATE_LIMITED,
     Content,
+    NotUnderstood,
     Sent,
+    Spelling,
     TooLarge,
     error_reply,
-    fault_reply,
     import_reply,
-    is_on,
     read,
+    track_reply,
     update_reply,
 )
-from walbatch.testing.validator import (
-    MAX_RECORDS,
-    Received,
-    dropped_by_track,
-    event_failure,
-    profile_failure,
-    track_failure,
-)
+from walbatch.testing.faults import EXPORT, NO_ANSWER, OK, Fault, Manner, Status
+from walbatch.testing.limits import RollingMinute
+from walbatch.testing.projects import API_HOSTS, Directory, Project, Refused, Region, ServiceAccount
+from walbatch.testing.script import Director, Script
+from walbatch.testing.store import Arrival, ProjectData
+from walbatch.testing.validator import MAX_RECORDS, Failure, Received, event_failure
+from walbatch.testing.verdict import import_verdict, track_verdict, update_verdict
 
 MAX_BYTES = 10 * 1024 * 1024
 """10 MB of unpacked body. Mixpanel's own sample of a 413 names 2,097,152 bytes."""
 
 
 class FakeMixpanel:
-    """One Mixpanel project, as an ASGI application in `app`. Its public attributes can be changed at any time.
+    """One region's edge of Mixpanel, as an ASGI application in `app`. Its public attributes can be changed any time.
 
-    With a `token`, or a `service_account` as "user:secret", imports need exactly these credentials; without, any do.
+    Without `projects` there is one. With a `token`, or a `service_account` as "user:secret", imports into it need
+    exactly these credentials; without, any do, and any token.
     """
 
     def __init__(
@@ -71,7 +72,17 @@ class FakeMixpanel:
         seed: int | None = None,
         token: str = "",
         service_account: str = "",
+        id_mode: Literal["original", "simplified"] = "original",
+        projects: Sequence[Project] = (),
+        region: Region = "us",
+        faults: Script | None = None,
+        spelling: Spelling | None = None,
         max_bytes: int = MAX_BYTES,
+        max_updates: int = MAX_RECORDS,
+        max_group_updates: int = MAX_RECORDS,
+        max_events_per_minute: int = 0,
+        max_bytes_per_minute: int = 0,
+        gzip_updates: bool = False,
         keep: bool = True,
         clock: Clock | None = None,
     ) -> None:
@@ -83,100 +94,172 @@ class FakeMixpanel:
         """How long every request waits, before anything of it is accepted."""
         self.token = token
         self.service_account = service_account
+        self.id_mode = id_mode
+        self.projects = projects
+        self.region: Region = region
+        """The region whose edge this is: projects of the others are not seen."""
+        self.spelling = spelling or Spelling()
         self.max_bytes = max_bytes
+        self.max_updates = max_updates
+        self.max_group_updates = max_group_updates
+        self.max_events_per_minute = max_events_per_minute
+        """For each project, sent to /import and /track within a minute; 0 is no limit."""
+        self.max_bytes_per_minute = max_bytes_per_minute
+        self.gzip_updates = gzip_updates
+        """Whether /engage and /groups know gzip. The documentation says that they do not."""
         self.script: deque[Reply] = deque()
         """Replies to the next requests, before all else; nothing of those requests is accepted."""
         self.keep = keep
+        """Whether records stay in memory, for `records`, `data` and the export."""
         self.records: list[tuple[str, dict[str, Any]]] = []
         """What was accepted, as (endpoint, record). Empty without `keep`."""
         self.requests: Counter[str] = Counter()
         """Requests by endpoint."""
         self.answers: Counter[int] = Counter()
-        """Answers by status."""
+        """Answers by status; a connection that was reset is none."""
         self.accepted: Counter[str] = Counter()
         """Accepted records by endpoint."""
+        self.lost: Counter[str] = Counter()
+        """Records by endpoint that were answered a success and dropped."""
+        self.play(faults or Script())
         self._random = random.Random(seed)
+        self._letters = random.Random(seed)
         self._clock = clock or SystemClock()
+        self._data: dict[int, ProjectData] = {}
+        self._minutes: dict[int, RollingMinute] = {}
         self._appending = threading.Lock()
-        self._endpoints = {"/import": self._import, "/engage": self._engage, "/track": self._track}
-        self.app = Starlette(routes=list(self._routes()))
+        self.app = Edge(self._answer, self._clock)
 
-    def _routes(self) -> Iterator[Route]:
-        for path in self._endpoints:
-            yield Route(path, self._answer, methods=["GET", "POST"])
-            yield Route(f"{path}/", self._answer, methods=["GET", "POST"])
-        yield Route("/", self._health)
-        yield Route("/healthz", self._health)
+    def play(self, script: Script) -> None:
+        """Play a script of faults from its beginning. `script.load_script` reads one from a file."""
+        self._director = Director(script)
 
-    async def _health(self, _: HttpRequest) -> Response:
-        return PlainTextResponse("ok\n")
+    def data(self, project_id: int | None = None) -> ProjectData:
+        """Return what a project accepted: events, profiles, groups, links of ids. Empty without `keep`.
 
-    async def _answer(self, http: HttpRequest) -> Response:
-        # Read it all, whatever the answer: a sender that is still writing would see a reset instead.
-        try:
-            body = await http.body()
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to read it
-        sent = Sent(http.url.path.rstrip("/"), http.query_params, http.headers, body)
+        The id may be left out if there is one project. Raises: KeyError if there is no such project.
+        """
+        projects = {project.id: project for project in self._projects()}
+        wanted = next(iter(projects)) if project_id is None and len(projects) == 1 else project_id
+        if wanted not in projects:
+            raise KeyError(f"project_id must be one of {sorted(projects)}")
+        return self._data_of(projects[wanted])
+
+    async def _answer(self, sent: Sent, sender: str) -> tuple[Reply, Fault]:
         self.requests[sent.path] += 1
-        reply = await self._fault() or await self._process(sent)
-        self.answers[reply.status] += 1
-        return Response(reply.body, reply.status, dict(reply.headers))
+        reply, fault = await self._directed(sent, sender)
+        if fault.manner is not Manner.RESET:
+            self.answers[reply.status] += 1
+        return reply, fault
 
-    async def _fault(self) -> Reply | None:
-        if self.latency_s:
-            await self._clock.wait(asyncio.Event(), self.latency_s)
+    async def _directed(self, sent: Sent, sender: str) -> tuple[Reply, Fault]:
+        await self._wait(self.latency_s)
         if self.script:
-            return self.script.popleft()
-        if self._random.random() < self.fail_rate:
-            return fault_reply(self.status)
-        return None
+            return self.script.popleft(), OK
+        fault = self._fault(sent.path)
+        await self._wait(fault.before_s)
+        processed = await self._process(sent, sender) if fault.processes else NO_ANSWER
+        reply = fault.altered(processed, self._clock.wall_ms())
+        await self._wait(fault.after_s)
+        if sent.path == EXPORT and export.worth_packing(reply, sent.headers.get("accept-encoding", "")):
+            reply = Reply(200, {**reply.headers, "content-encoding": "gzip"}, gzip.compress(reply.body, mtime=0))
+        return reply, fault
 
-    async def _process(self, sent: Sent) -> Reply:
-        if sent.path == "/import" and not self._authorised(sent):
-            return error_reply(401, "Invalid credentials")
+    def _fault(self, path: str) -> Fault:
+        if path != EXPORT and self._random.random() < self.fail_rate:
+            return Status(status=self.status)
+        return self._director.next(path, self._clock.monotonic_s())
+
+    async def _wait(self, seconds: float) -> None:
+        if seconds:
+            await self._clock.wait(asyncio.Event(), seconds)
+
+    async def _process(self, sent: Sent, sender: str) -> Reply:
+        directory = Directory(self._projects(), self.region)
+        arrival = Arrival(sent.path, self._clock.wall_ms(), sender)
+        project_id = sent.params.get("project_id", "")
         try:
-            content = read(sent, self.max_bytes)
+            if sent.path == EXPORT:
+                return await self._export(sent, directory.exporter(sent.basic(), project_id))
+            importer = directory.importer(sent.basic(), project_id) if sent.path == "/import" else None
+            content = read(sent, self.max_bytes, gzip_updates=self.gzip_updates)
+        except Refused as refused:
+            return export.refusal(401, str(refused)) if sent.path == EXPORT else error_reply(401, str(refused))
         except TooLarge:
             return error_reply(413, f"request exceeds max limit of {self.max_bytes} bytes")
-        except ValueError:
-            return self._not_understood(sent)
-        if len(content.records) > MAX_RECORDS:
-            return error_reply(400, f"request exceeds max limit of {MAX_RECORDS} records")
-        return await self._endpoints[sent.path](content)
+        except NotUnderstood as error:
+            return error_reply(400, NO_DATA) if importer else track_reply(error.params, Failure("data", NO_DATA))
+        limit = {"/engage": self.max_updates, "/groups": self.max_group_updates}.get(sent.path, MAX_RECORDS)
+        if len(content.records) > limit:
+            return error_reply(400, f"request exceeds max limit of {limit} records")
+        if importer:
+            return await self._import(content, importer, arrival)
+        if sent.path == "/track":
+            return await self._track(content, directory, arrival)
+        return await self._update(content, directory, arrival)
 
-    def _not_understood(self, sent: Sent) -> Reply:
-        if sent.path == "/import":
-            return error_reply(400, NO_DATA)
-        return update_reply(NO_DATA, verbose=is_on(sent.params, "verbose"))
+    async def _import(self, content: Content, project: Project, arrival: Arrival) -> Reply:
+        if self._over_rate((project, record) for record in content.records):
+            return error_reply(429, RATE_LIMITED)
+        judge = partial(event_failure, now_ms=arrival.at_ms, strict=content.strict)
+        verdict = import_verdict(content.records, project, judge)
+        await self._accept(arrival, verdict.taken, verdict.lost)
+        counted = len(verdict.taken) + (verdict.lost if self.spelling.count_ignored else 0)
+        return import_reply(content, verdict.failures, counted, self.spelling)
 
-    async def _import(self, content: Content) -> Reply:
-        now_ms = self._clock.wall_ms()
-        judged = [event_failure(record, now_ms, strict=content.strict) for record in content.records]
-        failures = {index: failure for index, failure in enumerate(judged) if failure}
-        await self._accept("/import", [one for index, one in enumerate(content.records) if index not in failures])
-        return import_reply(content, failures)
+    async def _track(self, content: Content, directory: Directory, arrival: Arrival) -> Reply:
+        homes = [(directory.by_token(one.properties().get("token")), one) for one in content.records]
+        if self._over_rate((home, record) for home, record in homes if home):
+            return error_reply(429, RATE_LIMITED)
+        verdict = track_verdict(content.records, directory, arrival.at_ms)
+        await self._accept(arrival, verdict.taken, verdict.lost)
+        return track_reply(content.params, verdict.first())
 
-    async def _engage(self, content: Content) -> Reply:
-        problems = [profile_failure(record) for record in content.records]
-        await self._accept("/engage", _without(content.records, problems))
-        return update_reply(_first(problems), verbose=content.verbose)
+    async def _update(self, content: Content, directory: Directory, arrival: Arrival) -> Reply:
+        group = arrival.endpoint == "/groups"
+        verdict = update_verdict(content.records, directory, group=group, is_full=self._is_full)
+        await self._accept(arrival, verdict.taken, verdict.lost)
+        return update_reply(content, verdict.failures, self.spelling)
 
-    async def _track(self, content: Content) -> Reply:
-        problems = [track_failure(record) for record in content.records]
-        now_ms = self._clock.wall_ms()
-        good = [one for one in _without(content.records, problems) if not dropped_by_track(one, now_ms)]
-        await self._accept("/track", good)
-        return update_reply(_first(problems), verbose=content.verbose)
+    async def _export(self, sent: Sent, project: Project) -> Reply:
+        if not self.keep:
+            return export.refusal(400, "nothing is kept in memory; start with keep=True, or `walbatch sink --keep`")
+        try:
+            query = export.Query.of(sent.params)
+        except ValueError as error:
+            return export.refusal(400, str(error))
+        events = self._data_of(project).events()
+        lines = await asyncio.to_thread(export.body, events, query, API_HOSTS[self.region])
+        return Reply(200, {"content-type": "text/plain"}, lines)
 
-    async def _accept(self, endpoint: str, records: Sequence[Received]) -> None:
+    def _over_rate(self, records: Iterable[tuple[Project, Received]]) -> bool:
+        """Count a request against its projects' minutes, unless one of them is over its limit."""
+        if not self.max_events_per_minute and not self.max_bytes_per_minute:
+            return False
+        now_s = self._clock.monotonic_s()
+        events, sizes = Counter[int](), Counter[int]()
+        for project, record in records:
+            events[project.id] += 1
+            sizes[project.id] += record.size()
+        minutes = {one: self._minutes.setdefault(one, RollingMinute()) for one in events}
+        limits = {"max_events": self.max_events_per_minute, "max_bytes": self.max_bytes_per_minute}
+        if not all(minute.has_room(now_s, **limits) for minute in minutes.values()):
+            return True
+        for one, minute in minutes.items():
+            minute.take(now_s, events[one], sizes[one])
+        return False
+
+    async def _accept(self, arrival: Arrival, taken: Sequence[tuple[Project, Received]], lost: int) -> None:
         """Keep records: durably first, if there is a file."""
-        if self.out and records:
-            lines = "".join(f'{{"endpoint": "{endpoint}", "record": {one.line()}}}\n' for one in records)
+        if self.out and taken:
+            lines = "".join(f'{{"endpoint": "{arrival.endpoint}", "record": {one.line()}}}\n' for _, one in taken)
             await asyncio.to_thread(self._append, self.out, lines.encode())
         if self.keep:
-            self.records.extend((endpoint, one.value) for one in records)
-        self.accepted[endpoint] += len(records)
+            self.records.extend((arrival.endpoint, one.value) for _, one in taken)
+            for project, one in taken:
+                self._data_of(project).add(one, arrival)
+        self.accepted[arrival.endpoint] += len(taken)
+        self.lost[arrival.endpoint] += lost
 
     def _append(self, out: Path, lines: bytes) -> None:
         with out.open("ab") as file:
@@ -185,13 +268,18 @@ class FakeMixpanel:
                 file.flush()
             os.fsync(file.fileno())  # outside the lock, so that the file system can make one of several
 
-    def _authorised(self, sent: Sent) -> bool:
-        if not self.token and not self.service_account:
-            return True
-        basic = sent.basic()
-        if self.service_account and basic == self.service_account:
-            return "project_id" in sent.params
-        return bool(self.token) and basic.partition(":")[0] == self.token
+    def _projects(self) -> Sequence[Project]:
+        if self.projects:
+            return self.projects
+        user, colon, secret = self.service_account.partition(":")
+        accounts = (ServiceAccount(user, secret),) if colon else ()
+        return (Project(0, self.token, "", accounts, self.region, self.id_mode),)
+
+    def _data_of(self, project: Project) -> ProjectData:
+        return self._data.setdefault(project.id, ProjectData(project, self._letters))
+
+    def _is_full(self, project: Project, record: Received) -> bool:
+        return self._data_of(project).is_full_for(record)
 
 
 @contextlib.asynccontextmanager
@@ -203,11 +291,3 @@ async def serve_fake(fake: FakeMixpanel, host: str = "127.0.0.1", port: int = 0)
     listener = http_server.listen(host, port)
     async with http_server.serve(fake.app, listener):
         yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-
-
-def _without(records: Sequence[Received], problems: Sequence[str | None]) -> list[Received]:
-    return [record for record, problem in zip(records, problems, strict=True) if not problem]
-
-
-def _first(problems: Sequence[str | None]) -> str | None:
-    return next((problem for problem in problems if problem), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,10 @@ NO_LIMITS = Limits()
 
 
 class Admission:
-    """Says whether new records may be stored. `owed_bytes` is what waits for delivery, kept by the log."""
+    """Says whether new records may be stored. `owed_bytes` is what each destination waits for, kept by the log."""
 
     def __init__(self, directory: Path, limits: Limits, clock: Clock) -> None:
-        self.owed_bytes = 0
+        self.owed_bytes: Counter[str] = Counter()
         self._directory = directory
         self._limits = limits
         self._clock = clock
@@ -42,8 +43,10 @@ class Admission:
             BacklogFull: there is none; it comes back by delivery, or by freeing space, without a restart.
         """
         limits = self._limits
-        if limits.max_backlog_bytes and self.owed_bytes >= limits.max_backlog_bytes:
-            raise BacklogFull(f"{self.owed_bytes} bytes wait for delivery; the limit is {limits.max_backlog_bytes}")
+        # A record is stored once, however many wait for it: what counts is who is furthest behind.
+        if limits.max_backlog_bytes and max(self.owed_bytes.values(), default=0) >= limits.max_backlog_bytes:
+            name, owed = self.owed_bytes.most_common(1)[0]
+            raise BacklogFull(f"{owed} bytes wait for delivery to {name}; the limit is {limits.max_backlog_bytes}")
         if limits.min_free_bytes and self._free() < limits.min_free_bytes:
             raise BacklogFull(f"{self._free_bytes} bytes are free on the disk; {limits.min_free_bytes} are kept free")
 

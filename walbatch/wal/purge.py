@@ -28,9 +28,11 @@ def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: 
             (before_ms, limit),
         ).fetchall()
         for name, bit in bits.items() if rows else ():
-            sizes = {seq: size for seq, size, routes in sorted(rows) if routes is None or routes & (1 << bit)}
+            lane = Lane(name, kind)
+            since = _started_after(connection, lane)
+            sizes = {seq: size for seq, size, routes in rows if seq > since and (routes is None or routes & (1 << bit))}
             if sizes:
-                _count_purged(connection, Lane(name, kind), sizes)
+                _count_purged(connection, lane, sizes)
         deleted += len(rows)
     return deleted
 
@@ -39,6 +41,11 @@ def _done_by(connection: Connection, lane: Lane, bit: int) -> str:
     """Return a filter for what a lane does not need any more."""
     through = store.lane_counts(connection, lane).settled_through
     return f"(seq <= {through} OR NOT {store.is_for(bit)})"
+
+
+def _started_after(connection: Connection, lane: Lane) -> int:
+    query = "SELECT started_after FROM cursors WHERE destination = ? AND kind = ?"
+    return int(connection.execute(query, (lane.destination, lane.kind.value)).fetchone()[0])
 
 
 def _count_purged(connection: Connection, lane: Lane, sizes: Mapping[int, int]) -> None:

@@ -1,20 +1,23 @@
-"""Choosing stored records to repeat: what was settled, by time, name, user and outcome."""
+"""Choosing stored records to repeat at one destination: what was settled there, by time, name, user and outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from walbatch.event import EventId, Kind, Offset, Record
 from walbatch.wal.driver import Connection
 
-STATUSES = {
-    "sent": ("sent", "replayed"),  # a dead letter that was replayed has had its second chance
-    "dead": ("dead",),
-    "all": ("sent", "replayed", "dead"),
-}
-"""What each value of `status` selects. What is pending is never repeated: it goes out by itself."""
+STATUSES = {"sent": ("sent",), "dead": ("dead",), "all": ("sent", "dead")}
+"""What each value of `status` selects. What is pending is never repeated: it goes out by itself; what is held, only by
+name: see `walbatch.dead`."""
+
+_ONCE = """(s.status = 'dead' OR s.replay_of IS NULL
+  OR NOT EXISTS (SELECT 1 FROM events o WHERE o.seq = s.replay_of)
+  OR EXISTS (SELECT 1 FROM dead_letters o
+             WHERE o.destination = s.destination AND o.seq = s.replay_of AND o.resolution = 'replayed'))"""
+"""What repeats each record once. Of a copy and its original it is the original, unless that was a dead letter, whose
+place the copy took, perhaps corrected, or is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +72,44 @@ def page(
         f" FROM record_status s JOIN events e USING (seq) WHERE {where} AND s.seq > ? ORDER BY s.seq LIMIT ?",
         (*values, after, limit),
     ).fetchall()
-    return [_copy(row, now_ms) for row in rows]
+    return [copy(Stored(*row), destination, now_ms) for row in rows]
 
 
-def _copy(row: Sequence[Any], now_ms: int) -> Record:
-    seq, kind, event_id, name, distinct_id, payload = row
+class Stored(NamedTuple):
+    """What a copy needs to know of its original."""
+
+    number: int
+    kind: int
+    event_id: str
+    name: str | None
+    distinct_id: str | None
+    payload: str
+
+
+def copy(stored: Stored, destination: str, now_ms: int) -> Record:
+    """Return a record that repeats a stored one, byte for byte, at one destination."""
     return Record(
-        kind=Kind(kind),
-        event_id=EventId(event_id),
-        name=name or "",
-        distinct_id=distinct_id,
+        kind=Kind(stored.kind),
+        event_id=EventId(stored.event_id),
+        name=stored.name or "",
+        distinct_id=stored.distinct_id or "",
         time_ms=now_ms,
         time_given=False,
-        payload=payload,
+        payload=stored.payload,
         received_at_ms=now_ms,
-        replay_of=Offset(seq),
+        replay_of=Offset(stored.number),
+        destination=destination,
     )
 
 
 def _where(destination: str, selection: Selection, through: int) -> tuple[str, list[Any]]:
-    """Return a condition over `record_status s`. Copies that an earlier replay made count only if they are dead."""
+    """Return a condition over `record_status s`."""
     statuses = STATUSES[selection.status]
     terms = [
         "s.destination = ?",
         "s.seq <= ?",
         f"s.status IN ({','.join('?' * len(statuses))})",
-        "(s.replay_of IS NULL OR s.status = 'dead')",
+        _ONCE,
     ]
     values: list[Any] = [destination, through, *statuses]
     for term, value in (

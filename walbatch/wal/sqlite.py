@@ -24,10 +24,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
 import aiosqlite
@@ -65,6 +66,7 @@ class SqliteLog:
         clock: Clock,
         *,
         router: Router | None = None,
+        formerly: Mapping[str, str] = MappingProxyType({}),
         limits: Limits = NO_LIMITS,
         allow_affected_sqlite: bool = False,
         recent_window: int = WINDOW,
@@ -78,6 +80,7 @@ class SqliteLog:
         self._recent = RecentIds(recent_window)
         self._destinations = frozenset(destinations)
         self._router = router or Router({})
+        self._formerly = formerly
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
         self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in self._lanes}
         self._states: dict[Lane, LaneState] = {}
@@ -122,14 +125,15 @@ class SqliteLog:
         migrate(connection, self.path)
         connection.execute("BEGIN IMMEDIATE")
         for name in dict.fromkeys(lane.destination for lane in self._lanes):
-            store.add_destination(connection, name)
+            store.add_destination(connection, name, self._formerly.get(name))
         connection.execute("COMMIT")
         self._bits = store.destinations(connection)
         self._last = store.last_offset(connection)
         _checkpoint(connection)
         store.load_recent(connection, self._recent, self._window)
         counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
-        self._admission.owed_bytes = sum(c.pending_bytes for c in counts.values())
+        for lane, count in counts.items():
+            self._admission.owed_bytes[lane.destination] += count.pending_bytes
         for lane in self._lanes:
             bit = self._bits[lane.destination]
             state = self._states[lane] = store.load_lane(connection, lane, bit)
@@ -236,15 +240,17 @@ class SqliteLog:
     def _follow(self, done: Transaction) -> None:
         """Bring memory up to what the disk has now."""
         counts: Counter[tuple[Kind, store.Route]] = Counter()
+        sizes: Counter[store.Route] = Counter()
         for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
             counts[record.kind, route] += 1
-            owed_to = self._destinations if route is None else self._destinations & route
-            self._admission.owed_bytes += byte_length(record.payload) * len(owed_to)
+            sizes[route] += byte_length(record.payload)
             self._last = offset
             if record.replay_of is None:
                 self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+        for route, size in sizes.items():
+            self._admission.owed_bytes.update(dict.fromkeys(self._owed_to(route), size))
         for (kind, route), count in counts.items():
-            for name in self._destinations if route is None else self._destinations & route:
+            for name in self._owed_to(route):
                 lane = Lane(name, kind)
                 if self._states[lane].live == 0:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
@@ -253,8 +259,12 @@ class SqliteLog:
         for settlement, cut, _ in done.settlements:
             lane = settlement.batch.lane
             self._states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
-            self._admission.owed_bytes -= sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
+            done_bytes = sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
+            self._admission.owed_bytes[lane.destination] -= done_bytes
             self._changed[lane].set()
+
+    def _owed_to(self, route: store.Route) -> frozenset[str]:
+        return self._destinations if route is None else self._destinations & route
 
     async def _ask(self, connection: aiosqlite.Connection, query: Callable[..., T], *args: Any) -> T:
         """Run a function over a connection, outside of the transactions."""

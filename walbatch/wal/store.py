@@ -14,7 +14,7 @@ import orjson
 from walbatch.batching import BatchPolicy, byte_length
 from walbatch.delivery import Delivered, Rejected, Unknown
 from walbatch.errors import ConfigurationError
-from walbatch.event import EventId, Kind, Offset, Record
+from walbatch.event import EventId, Kind, Offset, Record, described
 from walbatch.retry import Condition, State
 from walbatch.wal import Backlog, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement, dead_letters
 from walbatch.wal.driver import Connection
@@ -167,10 +167,11 @@ def _settle_run(connection: Connection, lane: Lane, settlement: Settlement, run:
     )
 
 
-def add_destination(connection: Connection, name: str) -> None:
+def add_destination(connection: Connection, name: str, formerly: str | None = None) -> None:
     """Give a destination a place in the routes and a cursor for each kind, unless it has them.
 
-    A new one is owed what is stored for everyone, from the oldest record on.
+    If the log knows it by a former name only, it is renamed, with all that it was sent and is owed. A new one begins
+    at the end of the log.
 
     Raises:
         ConfigurationError: there were too many names in this log's life.
@@ -178,18 +179,21 @@ def add_destination(connection: Connection, name: str) -> None:
     bits = destinations(connection)
     if name in bits:
         return
+    if formerly in bits:
+        connection.execute("UPDATE destinations SET name = ? WHERE name = ?", (name, formerly))
+        for table in ("cursors", "deliveries", "dead_letters"):
+            connection.execute(f"UPDATE {table} SET destination = ? WHERE destination = ?", (name, formerly))
+        return
     if len(bits) == MAX_DESTINATIONS:
         raise ConfigurationError(f"{name}: this log has had {MAX_DESTINATIONS} destinations, which is all it can have")
     connection.execute(
         "INSERT INTO destinations (name, state, failures, bit) VALUES (?, 'ok', 0, ?)", (name, len(bits))
     )
-    for kind in Kind:
-        connection.execute(
-            "INSERT INTO cursors (destination, kind, accepted, accepted_bytes)"
-            " SELECT ?, ?, count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0)"
-            f" FROM events WHERE {OF_KIND[kind]} AND routes IS NULL",
-            (name, kind.value),
-        )
+    last = last_offset(connection)
+    connection.executemany(
+        "INSERT INTO cursors (destination, kind, started_after, settled_through) VALUES (?,?,?,?)",
+        [(name, kind.value, last, last) for kind in Kind],
+    )
 
 
 class LaneCounts(NamedTuple):
@@ -301,15 +305,5 @@ def load_recent(connection: Connection, recent: RecentIds, window: int) -> None:
         "SELECT seq, kind, event_id, payload FROM events WHERE replay_of IS NULL ORDER BY seq DESC LIMIT ?", (window,)
     ).fetchall()
     for seq, kind, event_id, payload in reversed(rows):
-        remember(recent, Kind(kind), EventId(event_id), orjson.loads(payload), Offset(seq))
-
-
-def remember(recent: RecentIds, kind: Kind, event_id: EventId, payload: dict[str, object], offset: Offset) -> None:
-    """Add a stored record to the window by what its payload says."""
-    if kind is Kind.EVENT:
-        properties = payload["properties"]
-        assert isinstance(properties, dict)  # noqa: S101  written by walbatch.event
-        recent.remember(event_id, str(payload["event"]), properties["distinct_id"], properties["time"], offset)
-    else:
-        operation = next(key for key in payload if key not in ("$distinct_id", "$ip"))
-        recent.remember(event_id, operation, str(payload["$distinct_id"]), 0, offset)
+        name, distinct_id, time_ms = described(Kind(kind), orjson.loads(payload))
+        recent.remember(EventId(event_id), name, distinct_id, time_ms, Offset(seq))

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&walbatch/pb/analytics/v1/service.proto\x12\x0c\x61nalytics.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64istinct_id\x18\x03 \x01(\t\x12\x11\n\tdevice_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12.\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02ip\x18\x07 \x01(\t\x12\x19\n\x0fproperties_json\x18\x08 \x01(\tH\x00\x12-\n\nproperties\x18\t \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\t\n\x07payload\"S\n\nProperties\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12)\n\x06struct\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\n\n\x08spelling\"\x9b\x01\n\rProfileUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64istinct_id\x18\x02 \x01(\t\x12\'\n\x03set\x18\x03 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12,\n\x08set_once\x18\x04 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x42\x0b\n\toperation\"L\n\x0cIdentityLink\x12\x0f\n\x07link_id\x18\x01 \x01(\t\x12\x15\n\ridentified_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61nonymous_id\x18\x03 \x01(\t\"\xa2\x01\n\x06Record\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.analytics.v1.EventH\x00\x12\x35\n\x0eprofile_update\x18\x02 \x01(\x0b\x32\x1b.analytics.v1.ProfileUpdateH\x00\x12\x33\n\ridentity_link\x18\x03 \x01(\x0b\x32\x1a.analytics.v1.IdentityLinkH\x00\x42\x06\n\x04kind\"7\n\x11TrackEventRequest\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.analytics.v1.Event\"g\n\x12TrackEventResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.analytics.v1.Durability\"\x9b\x01\n\x13IdentifyUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61nonymous_id\x18\x02 \x01(\t\x12\x15\n\x0btraits_json\x18\x03 \x01(\tH\x00\x12)\n\x06traits\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\tB\t\n\x07payload\"i\n\x14IdentifyUserResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.analytics.v1.Durability\"6\n\rIngestRequest\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.analytics.v1.Record\"N\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"\x9c\x01\n\x0eIngestResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\r\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\r\x12+\n\nrejections\x18\x03 \x03(\x0b\x32\x17.analytics.v1.Rejection\x12,\n\ndurability\x18\x04 \x01(\x0e\x32\x18.analytics.v1.Durability\"N\n\x13IngestStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x07records\x18\x02 \x03(\x0b\x32\x14.analytics.v1.Record\"O\n\x0fStreamRejection\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\trejection\x18\x02 \x01(\x0b\x32\x17.analytics.v1.Rejection\"\xc0\x01\n\x14IngestStreamResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x04\x12\x31\n\nrejections\x18\x02 \x03(\x0b\x32\x1d.analytics.v1.StreamRejection\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x03 \x01(\x04\x12\x17\n\x0f\x64uplicate_count\x18\x04 \x01(\x04\x12,\n\ndurability\x18\x05 \x01(\x0e\x32\x18.analytics.v1.Durability*t\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44URABILITY_FSYNCED\x10\x01\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x02\x12\x17\n\x13\x44URABILITY_BUFFERED\x10\x03\x32\xe9\x02\n\x10\x41nalyticsService\x12T\n\nTrackEvent\x12\x1f.analytics.v1.TrackEventRequest\x1a .analytics.v1.TrackEventResponse\"\x03\x90\x02\x02\x12Z\n\x0cIdentifyUser\x12!.analytics.v1.IdentifyUserRequest\x1a\".analytics.v1.IdentifyUserResponse\"\x03\x90\x02\x02\x12H\n\x06Ingest\x12\x1b.analytics.v1.IngestRequest\x1a\x1c.analytics.v1.IngestResponse\"\x03\x90\x02\x02\x12Y\n\x0cIngestStream\x12!.analytics.v1.IngestStreamRequest\x1a\".analytics.v1.IngestStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&walbatch/pb/analytics/v1/service.proto\x12\x0c\x61nalytics.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64istinct_id\x18\x03 \x01(\t\x12\x11\n\tdevice_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12.\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02ip\x18\x07 \x01(\t\x12\x19\n\x0fproperties_json\x18\x08 \x01(\tH\x00\x12-\n\nproperties\x18\t \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\t\n\x07payload\"S\n\nProperties\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12)\n\x06struct\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\n\n\x08spelling\"\x1e\n\rPropertyNames\x12\r\n\x05names\x18\x01 \x03(\t\"\'\n\x0fProfileDeletion\x12\x14\n\x0cignore_alias\x18\x01 \x01(\x08\"\xf8\x03\n\rProfileUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64istinct_id\x18\x02 \x01(\t\x12\'\n\x03set\x18\x03 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12,\n\x08set_once\x18\x04 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12\'\n\x03\x61\x64\x64\x18\x05 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12*\n\x06\x61ppend\x18\x06 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12)\n\x05union\x18\x07 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12*\n\x06remove\x18\x08 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12,\n\x05unset\x18\t \x01(\x0b\x32\x1b.analytics.v1.PropertyNamesH\x00\x12/\n\x06\x64\x65lete\x18\n \x01(\x0b\x32\x1d.analytics.v1.ProfileDeletionH\x00\x12\n\n\x02ip\x18\x0b \x01(\t\x12\x13\n\x0bignore_time\x18\x0c \x01(\x08\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0b\n\toperation\"\x0f\n\rGroupDeletion\"\x8e\x03\n\x0bGroupUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x11\n\tgroup_key\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\'\n\x03set\x18\x04 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12,\n\x08set_once\x18\x05 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12)\n\x05union\x18\x06 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12*\n\x06remove\x18\x07 \x01(\x0b\x32\x18.analytics.v1.PropertiesH\x00\x12,\n\x05unset\x18\x08 \x01(\x0b\x32\x1b.analytics.v1.PropertyNamesH\x00\x12-\n\x06\x64\x65lete\x18\t \x01(\x0b\x32\x1b.analytics.v1.GroupDeletionH\x00\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0b\n\toperation\"\x84\x01\n\x0cIdentityLink\x12\x0f\n\x07link_id\x18\x01 \x01(\t\x12\x15\n\ridentified_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61nonymous_id\x18\x03 \x01(\t\x12\x12\n\nmerged_ids\x18\x04 \x03(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12\x13\n\x0b\x64istinct_id\x18\x06 \x01(\t\"\xd5\x01\n\x06Record\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.analytics.v1.EventH\x00\x12\x35\n\x0eprofile_update\x18\x02 \x01(\x0b\x32\x1b.analytics.v1.ProfileUpdateH\x00\x12\x33\n\ridentity_link\x18\x03 \x01(\x0b\x32\x1a.analytics.v1.IdentityLinkH\x00\x12\x31\n\x0cgroup_update\x18\x04 \x01(\x0b\x32\x19.analytics.v1.GroupUpdateH\x00\x42\x06\n\x04kind\"7\n\x11TrackEventRequest\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.analytics.v1.Event\"g\n\x12TrackEventResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.analytics.v1.Durability\"\x9b\x01\n\x13IdentifyUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61nonymous_id\x18\x02 \x01(\t\x12\x15\n\x0btraits_json\x18\x03 \x01(\tH\x00\x12)\n\x06traits\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\tB\t\n\x07payload\"i\n\x14IdentifyUserResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.analytics.v1.Durability\"6\n\rIngestRequest\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.analytics.v1.Record\"N\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"\x9c\x01\n\x0eIngestResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\r\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\r\x12+\n\nrejections\x18\x03 \x03(\x0b\x32\x17.analytics.v1.Rejection\x12,\n\ndurability\x18\x04 \x01(\x0e\x32\x18.analytics.v1.Durability\"N\n\x13IngestStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x07records\x18\x02 \x03(\x0b\x32\x14.analytics.v1.Record\"O\n\x0fStreamRejection\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\trejection\x18\x02 \x01(\x0b\x32\x17.analytics.v1.Rejection\"\xc0\x01\n\x14IngestStreamResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x04\x12\x31\n\nrejections\x18\x02 \x03(\x0b\x32\x1d.analytics.v1.StreamRejection\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x03 \x01(\x04\x12\x17\n\x0f\x64uplicate_count\x18\x04 \x01(\x04\x12,\n\ndurability\x18\x05 \x01(\x0e\x32\x18.analytics.v1.Durability*t\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44URABILITY_FSYNCED\x10\x01\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x02\x12\x17\n\x13\x44URABILITY_BUFFERED\x10\x03\x32\xe9\x02\n\x10\x41nalyticsService\x12T\n\nTrackEvent\x12\x1f.analytics.v1.TrackEventRequest\x1a .analytics.v1.TrackEventResponse\"\x03\x90\x02\x02\x12Z\n\x0cIdentifyUser\x12!.analytics.v1.IdentifyUserRequest\x1a\".analytics.v1.IdentifyUserResponse\"\x03\x90\x02\x02\x12H\n\x06Ingest\x12\x1b.analytics.v1.IngestRequest\x1a\x1c.analytics.v1.IngestResponse\"\x03\x90\x02\x02\x12Y\n\x0cIngestStream\x12!.analytics.v1.IngestStreamRequest\x1a\".analytics.v1.IngestStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,38 +39,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANALYTICSSERVICE'].methods_by_name['IdentifyUser']._serialized_options = b'\220\002\002'
   _globals['_ANALYTICSSERVICE'].methods_by_name['Ingest']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['Ingest']._serialized_options = b'\220\002\002'
-  _globals['_DURABILITY']._serialized_start=1927
-  _globals['_DURABILITY']._serialized_end=2043
+  _globals['_DURABILITY']._serialized_start=2875
+  _globals['_DURABILITY']._serialized_end=2991
   _globals['_EVENT']._serialized_start=120
   _globals['_EVENT']._serialized_end=361
   _globals['_PROPERTIES']._serialized_start=363
   _globals['_PROPERTIES']._serialized_end=446
-  _globals['_PROFILEUPDATE']._serialized_start=449
-  _globals['_PROFILEUPDATE']._serialized_end=604
-  _globals['_IDENTITYLINK']._serialized_start=606
-  _globals['_IDENTITYLINK']._serialized_end=682
-  _globals['_RECORD']._serialized_start=685
-  _globals['_RECORD']._serialized_end=847
-  _globals['_TRACKEVENTREQUEST']._serialized_start=849
-  _globals['_TRACKEVENTREQUEST']._serialized_end=904
-  _globals['_TRACKEVENTRESPONSE']._serialized_start=906
-  _globals['_TRACKEVENTRESPONSE']._serialized_end=1009
-  _globals['_IDENTIFYUSERREQUEST']._serialized_start=1012
-  _globals['_IDENTIFYUSERREQUEST']._serialized_end=1167
-  _globals['_IDENTIFYUSERRESPONSE']._serialized_start=1169
-  _globals['_IDENTIFYUSERRESPONSE']._serialized_end=1274
-  _globals['_INGESTREQUEST']._serialized_start=1276
-  _globals['_INGESTREQUEST']._serialized_end=1330
-  _globals['_REJECTION']._serialized_start=1332
-  _globals['_REJECTION']._serialized_end=1410
-  _globals['_INGESTRESPONSE']._serialized_start=1413
-  _globals['_INGESTRESPONSE']._serialized_end=1569
-  _globals['_INGESTSTREAMREQUEST']._serialized_start=1571
-  _globals['_INGESTSTREAMREQUEST']._serialized_end=1649
-  _globals['_STREAMREJECTION']._serialized_start=1651
-  _globals['_STREAMREJECTION']._serialized_end=1730
-  _globals['_INGESTSTREAMRESPONSE']._serialized_start=1733
-  _globals['_INGESTSTREAMRESPONSE']._serialized_end=1925
-  _globals['_ANALYTICSSERVICE']._serialized_start=2046
-  _globals['_ANALYTICSSERVICE']._serialized_end=2407
+  _globals['_PROPERTYNAMES']._serialized_start=448
+  _globals['_PROPERTYNAMES']._serialized_end=478
+  _globals['_PROFILEDELETION']._serialized_start=480
+  _globals['_PROFILEDELETION']._serialized_end=519
+  _globals['_PROFILEUPDATE']._serialized_start=522
+  _globals['_PROFILEUPDATE']._serialized_end=1026
+  _globals['_GROUPDELETION']._serialized_start=1028
+  _globals['_GROUPDELETION']._serialized_end=1043
+  _globals['_GROUPUPDATE']._serialized_start=1046
+  _globals['_GROUPUPDATE']._serialized_end=1444
+  _globals['_IDENTITYLINK']._serialized_start=1447
+  _globals['_IDENTITYLINK']._serialized_end=1579
+  _globals['_RECORD']._serialized_start=1582
+  _globals['_RECORD']._serialized_end=1795
+  _globals['_TRACKEVENTREQUEST']._serialized_start=1797
+  _globals['_TRACKEVENTREQUEST']._serialized_end=1852
+  _globals['_TRACKEVENTRESPONSE']._serialized_start=1854
+  _globals['_TRACKEVENTRESPONSE']._serialized_end=1957
+  _globals['_IDENTIFYUSERREQUEST']._serialized_start=1960
+  _globals['_IDENTIFYUSERREQUEST']._serialized_end=2115
+  _globals['_IDENTIFYUSERRESPONSE']._serialized_start=2117
+  _globals['_IDENTIFYUSERRESPONSE']._serialized_end=2222
+  _globals['_INGESTREQUEST']._serialized_start=2224
+  _globals['_INGESTREQUEST']._serialized_end=2278
+  _globals['_REJECTION']._serialized_start=2280
+  _globals['_REJECTION']._serialized_end=2358
+  _globals['_INGESTRESPONSE']._serialized_start=2361
+  _globals['_INGESTRESPONSE']._serialized_end=2517
+  _globals['_INGESTSTREAMREQUEST']._serialized_start=2519
+  _globals['_INGESTSTREAMREQUEST']._serialized_end=2597
+  _globals['_STREAMREJECTION']._serialized_start=2599
+  _globals['_STREAMREJECTION']._serialized_end=2678
+  _globals['_INGESTSTREAMRESPONSE']._serialized_start=2681
+  _globals['_INGESTSTREAMRESPONSE']._serialized_end=2873
+  _globals['_ANALYTICSSERVICE']._serialized_start=2994
+  _globals['_ANALYTICSSERVICE']._serialized_end=3355
 # @@protoc_insertion_point(module_scope)

@@ -52,37 +52,103 @@ class Properties(_message.Message):
     struct: _struct_pb2.Struct
     def __init__(self, json: _Optional[str] = ..., struct: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
+class PropertyNames(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ProfileDeletion(_message.Message):
+    __slots__ = ("ignore_alias",)
+    IGNORE_ALIAS_FIELD_NUMBER: _ClassVar[int]
+    ignore_alias: bool
+    def __init__(self, ignore_alias: _Optional[bool] = ...) -> None: ...
+
 class ProfileUpdate(_message.Message):
-    __slots__ = ("update_id", "distinct_id", "set", "set_once")
+    __slots__ = ("update_id", "distinct_id", "set", "set_once", "add", "append", "union", "remove", "unset", "delete", "ip", "ignore_time", "update_time")
     UPDATE_ID_FIELD_NUMBER: _ClassVar[int]
     DISTINCT_ID_FIELD_NUMBER: _ClassVar[int]
     SET_FIELD_NUMBER: _ClassVar[int]
     SET_ONCE_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    APPEND_FIELD_NUMBER: _ClassVar[int]
+    UNION_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    UNSET_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     update_id: str
     distinct_id: str
     set: Properties
     set_once: Properties
-    def __init__(self, update_id: _Optional[str] = ..., distinct_id: _Optional[str] = ..., set: _Optional[_Union[Properties, _Mapping]] = ..., set_once: _Optional[_Union[Properties, _Mapping]] = ...) -> None: ...
+    add: Properties
+    append: Properties
+    union: Properties
+    remove: Properties
+    unset: PropertyNames
+    delete: ProfileDeletion
+    ip: str
+    ignore_time: bool
+    update_time: _timestamp_pb2.Timestamp
+    def __init__(self, update_id: _Optional[str] = ..., distinct_id: _Optional[str] = ..., set: _Optional[_Union[Properties, _Mapping]] = ..., set_once: _Optional[_Union[Properties, _Mapping]] = ..., add: _Optional[_Union[Properties, _Mapping]] = ..., append: _Optional[_Union[Properties, _Mapping]] = ..., union: _Optional[_Union[Properties, _Mapping]] = ..., remove: _Optional[_Union[Properties, _Mapping]] = ..., unset: _Optional[_Union[PropertyNames, _Mapping]] = ..., delete: _Optional[_Union[ProfileDeletion, _Mapping]] = ..., ip: _Optional[str] = ..., ignore_time: _Optional[bool] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GroupDeletion(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GroupUpdate(_message.Message):
+    __slots__ = ("update_id", "group_key", "group_id", "set", "set_once", "union", "remove", "unset", "delete", "update_time")
+    UPDATE_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_KEY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    SET_ONCE_FIELD_NUMBER: _ClassVar[int]
+    UNION_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    UNSET_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    update_id: str
+    group_key: str
+    group_id: str
+    set: Properties
+    set_once: Properties
+    union: Properties
+    remove: Properties
+    unset: PropertyNames
+    delete: GroupDeletion
+    update_time: _timestamp_pb2.Timestamp
+    def __init__(self, update_id: _Optional[str] = ..., group_key: _Optional[str] = ..., group_id: _Optional[str] = ..., set: _Optional[_Union[Properties, _Mapping]] = ..., set_once: _Optional[_Union[Properties, _Mapping]] = ..., union: _Optional[_Union[Properties, _Mapping]] = ..., remove: _Optional[_Union[Properties, _Mapping]] = ..., unset: _Optional[_Union[PropertyNames, _Mapping]] = ..., delete: _Optional[_Union[GroupDeletion, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class IdentityLink(_message.Message):
-    __slots__ = ("link_id", "identified_id", "anonymous_id")
+    __slots__ = ("link_id", "identified_id", "anonymous_id", "merged_ids", "alias", "distinct_id")
     LINK_ID_FIELD_NUMBER: _ClassVar[int]
     IDENTIFIED_ID_FIELD_NUMBER: _ClassVar[int]
     ANONYMOUS_ID_FIELD_NUMBER: _ClassVar[int]
+    MERGED_IDS_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    DISTINCT_ID_FIELD_NUMBER: _ClassVar[int]
     link_id: str
     identified_id: str
     anonymous_id: str
-    def __init__(self, link_id: _Optional[str] = ..., identified_id: _Optional[str] = ..., anonymous_id: _Optional[str] = ...) -> None: ...
+    merged_ids: _containers.RepeatedScalarFieldContainer[str]
+    alias: str
+    distinct_id: str
+    def __init__(self, link_id: _Optional[str] = ..., identified_id: _Optional[str] = ..., anonymous_id: _Optional[str] = ..., merged_ids: _Optional[_Iterable[str]] = ..., alias: _Optional[str] = ..., distinct_id: _Optional[str] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("event", "profile_update", "identity_link")
+    __slots__ = ("event", "profile_update", "identity_link", "group_update")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     PROFILE_UPDATE_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_LINK_FIELD_NUMBER: _ClassVar[int]
+    GROUP_UPDATE_FIELD_NUMBER: _ClassVar[int]
     event: Event
     profile_update: ProfileUpdate
     identity_link: IdentityLink
-    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., profile_update: _Optional[_Union[ProfileUpdate, _Mapping]] = ..., identity_link: _Optional[_Union[IdentityLink, _Mapping]] = ...) -> None: ...
+    group_update: GroupUpdate
+    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., profile_update: _Optional[_Union[ProfileUpdate, _Mapping]] = ..., identity_link: _Optional[_Union[IdentityLink, _Mapping]] = ..., group_update: _Optional[_Union[GroupUpdate, _Mapping]] = ...) -> None: ...
 
 class TrackEventRequest(_message.Message):
     __slots__ = ("event",)

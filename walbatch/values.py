@@ -1,0 +1,131 @@
+"""The kinds of values that settings have, how each is written, and what is wrong with one in a user's words."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_core import ErrorDetails
+
+from walbatch.units import format_bytes, format_duration, parse_bytes, parse_duration_s
+
+HOUR, DAY = 3600.0, 86_400.0
+MIB, GIB = 2**20, 2**30
+
+_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
+_VISIBLE = re.compile(r"[!-~]+")
+_MAX_PORT = 65_535
+
+
+def _duration(value: object) -> object:
+    return parse_duration_s(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def host_port(text: str) -> str:
+    """Check HOST:PORT. Raises: ValueError, which says what is wrong."""
+    match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError("is not HOST:PORT; write 127.0.0.1:50051, 0.0.0.0:50051 or [::1]:50051")
+    if match["host"].startswith("[") and not _is_address(match["host"][1:-1]):
+        raise ValueError("has no IPv6 address between its brackets; write [::1]:50051")
+    if int(match["port"]) > _MAX_PORT:
+        raise ValueError(f"has a port above {_MAX_PORT}")
+    return text
+
+
+def listen_address(text: str) -> str:
+    """Check HOST:PORT or unix:/path, and return it in one spelling. Raises: ValueError."""
+    if not text.startswith("unix:"):
+        return host_port(text)
+    path = text.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/"):
+        raise ValueError("has no absolute path after unix:; write unix:/run/walbatch/grpc.sock")
+    return f"unix:{path}"
+
+
+def _base_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # its text repeats the URL, with whatever credential is in it
+        host = None
+    if not host or not _VISIBLE.fullmatch(text):
+        raise ValueError("is not a URL; write https://api.mixpanel.com")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user or password; the token has a setting of its own")
+    if "?" in text or "#" in text:
+        raise ValueError("must end with the path, without ? and #")
+    if parts.scheme != "https" and not (
+        parts.scheme == "http" and (host == "localhost" or _is_address(host, own=True))
+    ):
+        raise ValueError("must begin with https://; http:// is only for this machine (localhost, 127.0.0.1, [::1])")
+    return text.rstrip("/")
+
+
+def _is_address(host: str, *, own: bool = False) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback if own else address.version == 6  # noqa: PLR2004 (IPv6)
+
+
+def _credential(secret: SecretStr) -> SecretStr:
+    if not _VISIBLE.fullmatch(secret.get_secret_value()):
+        raise ValueError("must be the credential alone: it holds a blank, a line break or a letter outside ASCII")
+    return secret
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+Secret = Annotated[SecretStr, AfterValidator(_credential)]
+Url = Annotated[str, AfterValidator(_base_url)]
+HostPort = Annotated[str, AfterValidator(host_port)]
+Listen = Annotated[str, AfterValidator(listen_address)]
+DestinationType = Annotated[Literal["mixpanel", "stdout"], BeforeValidator(_lower)]
+UnknownOutcomes = Annotated[Literal["retry", "hold"], BeforeValidator(_lower)]
+Region = Annotated[Literal["us", "eu", "in"], BeforeValidator(_lower)]
+LogFormat = Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+
+
+def complaint(detail: ErrorDetails, metadata: list[Any]) -> str:
+    """Say what is wrong with a value, by pydantic's own detail and the setting's annotations. Never repeats it."""
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    match detail["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "greater_than_equal":
+            return f"must be at least {show(context['ge'], metadata)}"
+        case "less_than_equal":
+            return f"must be at most {show(context['le'], metadata)}"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "int_parsing" | "int_type":
+            return "must be a whole number"
+        case _:
+            return f"is refused: {detail['msg']}"
+
+
+def show(value: Any, metadata: list[Any]) -> str:
+    """Write a value as a user would, by the annotations of its setting."""
+    parsers = [getattr(item, "func", None) for item in metadata]
+    if _duration in parsers:
+        return format_duration(value)
+    if _size in parsers:
+        return format_bytes(value)
+    return str(value).lower()
