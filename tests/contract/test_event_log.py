@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from walbatch.batching import BatchPolicy
-from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
-from walbatch.event import Kind, Record, profile_update, track
+from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected, Unknown
+from walbatch.event import Kind, Record, group_update, profile_update, track
 from walbatch.retry import Condition, State
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Batch, EventLog, Lane, LaneBacklog, Settlement
@@ -41,6 +42,14 @@ def event(name: str, clock: FakeClock, **fields: object) -> Record:
     """A small valid event; its id is its name."""
     known: dict[str, object] = {"event_id": name, "distinct_id": "u1", "properties": {}, "now_ms": clock.wall_ms()}
     return track(name=name, **{**known, **fields})  # type: ignore[arg-type]
+
+
+def update(kind: Kind, name: str, clock: FakeClock) -> Record:
+    """An update of one profile or group; its id is its name."""
+    fields: dict[str, Any] = {"operation": "$set", "update_id": name, "properties": {}, "now_ms": clock.wall_ms()}
+    if kind is Kind.PROFILE:
+        return profile_update(distinct_id="u1", **fields)
+    return group_update(group_key="company", group_id="c1", **fields)
 
 
 def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition | None = None) -> Settlement:
@@ -352,3 +361,65 @@ async def test_a_copy_does_not_take_the_place_of_its_original(log: EventLog, clo
     await settle_all(log, await log.fetch(EVENTS, NOW))
     await log.append([replace(record, replay_of=original.offset)])
     assert await log.append([record]) == [(original.offset, True)]
+
+
+async def test_fresh_records_are_handed_out_in_turns_with_a_backlog(log: EventLog, clock: FakeClock) -> None:
+    """Once more than a full batch is overdue, what comes after that does not wait for all of it."""
+    policy = BatchPolicy(size=2, max_age_s=10.0, max_size=3)
+    await log.append([event(f"old{n}", clock) for n in range(8)])
+    await clock.advance(11)
+    first = await log.fetch(EVENTS, policy)
+    await log.append([event(f"new{n}", clock) for n in range(3)])
+    rest = [ids(await log.fetch(EVENTS, policy)) for _ in range(3)]
+    assert [ids(first), *rest] == [
+        ["old0", "old1", "old2"],
+        ["new0", "new1", "new2"],
+        ["old3", "old4", "old5"],
+        ["old6", "old7"],
+    ]
+
+
+@pytest.mark.parametrize("kind", [Kind.PROFILE, Kind.GROUP])
+async def test_nothing_overtakes_in_an_ordered_lane(log: EventLog, clock: FakeClock, kind: Kind) -> None:
+    """Updates come out in the order in which they went in, however far delivery is behind, and after a failure."""
+    policy = BatchPolicy(size=2, max_age_s=10.0, max_size=3)
+    lane = Lane("there", kind)
+    await log.append([update(kind, f"old{n}", clock) for n in range(5)])
+    await clock.advance(11)
+    failed = await log.fetch(lane, policy)
+    await log.settle(settlement(failed, [RETRY] * 3))
+    await log.append([update(kind, f"new{n}", clock) for n in range(3)])
+    seen = []
+    while (batch := await log.fetch(lane, policy.at_once(), wait=False)).entries:
+        await settle_all(log, batch)
+        seen += ids(batch)
+    assert seen == [*(f"old{n}" for n in range(5)), *(f"new{n}" for n in range(3))]
+
+
+async def test_an_update_that_may_have_arrived_is_held(log: EventLog, clock: FakeClock) -> None:
+    """It is dead until a person decides, counted apart, and never handed out again by itself."""
+    await log.append([update(Kind.PROFILE, name, clock) for name in "ab"])
+    batch = await log.fetch(PROFILES, NOW)
+    await log.settle(settlement(batch, [Unknown("no answer"), DELIVERED]))
+    counts = await lane_of(log, PROFILES)
+    assert (counts.pending, counts.sent, counts.dead, counts.held) == (0, 1, 1, 1)
+    again = replace(update(Kind.PROFILE, "a", clock), replay_of=batch.entries[0].offset, destination="there")
+    await log.append([again])
+    counts = await lane_of(log, PROFILES)
+    assert (counts.pending, counts.dead, counts.held, counts.resolved) == (1, 0, 0, 1)
+
+
+async def test_a_copy_for_one_destination_reaches_no_other(log: EventLog, clock: FakeClock) -> None:
+    """It is owed, counted and handed out there alone, and closes only the dead letter that is there."""
+    await log.append([event("a", clock)])
+    elsewhere = Lane("elsewhere", Kind.EVENT)
+    for lane in (EVENTS, elsewhere):
+        batch = await log.fetch(lane, NOW)
+        await log.settle(settlement(batch, [Rejected(400, "f", "r")]))
+    copy = replace(event("a", clock), replay_of=batch.entries[0].offset, destination="there")
+    await log.append([copy])
+    assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
+    assert not (await log.fetch(elsewhere, NOW, wait=False)).entries
+    here, there = await lane_of(log, EVENTS), await lane_of(log, elsewhere)
+    assert (here.accepted, here.dead, here.resolved) == (2, 0, 1)
+    assert (there.accepted, there.dead, there.resolved) == (1, 1, 0)

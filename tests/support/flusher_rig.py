@@ -69,6 +69,16 @@ class Rig:
             ]
         )
 
+    async def append_updates(self, *operations: str) -> None:
+        """Append an update of one user's profile for each operation."""
+        now_ms = self.clock.wall_ms()
+        await self.log.append(
+            [
+                profile_update(distinct_id="u1", operation=operation, properties={"n": 1}, now_ms=now_ms)
+                for operation in operations
+            ]
+        )
+
     async def counts(self, lane: Kind = Kind.EVENT) -> LaneBacklog:
         """The counts of one lane."""
         return (await self.log.backlog()).destinations[0].lanes[lane]

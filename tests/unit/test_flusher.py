@@ -245,72 +245,11 @@ async def test_a_refused_batch_is_split_down_to_the_poison(count: int, place: fl
     async with rig.running():
         await rig.append(*numbered(0, count))
         await rig.settled(count)
-    assert len(rig.sink.calls) <= 2 * math.ceil(math.log2(count)) + 1
+    assert len(rig.sink.calls) <= 2 * math.log2(count) + 1
     assert names(rig.sink.delivered) == [name for name in numbered(0, count) if name != poison]
     (settlement,) = rig.log.settlements
     assert settlement.outcomes[int(poison[1:])] == Rejected(400, "", "there is something bad in it")
     assert rig.breaker.condition == Condition()
-
-
-async def test_several_bad_records_are_all_found() -> None:
-    """Each of them becomes a dead letter, and nothing else does."""
-    rig = Rig(ScriptedSink(poisoned("n0", "n7", "n8", "n31", "n49")))
-    async with rig.running():
-        await rig.append(*numbered(0, 50))
-        await rig.settled(50)
-    assert (await rig.counts()).dead == 5
-    assert len(rig.sink.delivered) == 45
-
-
-async def test_an_outage_during_a_split_keeps_what_is_known() -> None:
-    """What was answered before the destination went away is settled; only the rest is sent again."""
-    script: list[Answer | Answering] = [Split(400, "bad"), accept, DOWN, poisoned("n3"), poisoned("n3")]
-    rig = Rig(ScriptedSink(script), size=4)
-    async with rig.running():
-        await rig.append(*numbered(0, 4))
-        await rig.settled(2)
-        await rig.outage(1)
-        await rig.settled(3)
-    assert [names(call.payloads) for call in rig.sink.calls[:4]] == [
-        ["n0", "n1", "n2", "n3"],
-        ["n0", "n1"],
-        ["n2", "n3"],
-        ["n2", "n3"],
-    ]
-    assert names(rig.sink.delivered)[:2] == ["n0", "n1"]
-
-
-def size(payloads: Sequence[str]) -> int:
-    """The bytes of a request."""
-    return sum(len(payload) + 1 for payload in payloads)
-
-
-async def test_a_limit_that_was_named_holds_from_the_next_fetch_on() -> None:
-    """After a 413 that tells its limit, batches are no larger, but for the one that was already being waited for."""
-    rig = Rig(ScriptedSink([Split(413, "too large", max_bytes=1000)]))
-    async with rig.running():
-        await rig.append(*numbered(0, 50))
-        await rig.settled(50)
-        await rig.append(*numbered(50, 100))
-        await rig.settled(100)
-        await rig.append(*numbered(100, 150))
-        await rig.sink.called(5)
-    assert size(rig.sink.calls[0].payloads) > 1001
-    assert size(rig.sink.calls[4].payloads) <= 1001
-
-
-async def test_a_limit_is_only_ever_lowered() -> None:
-    """A larger limit that is named later does not undo the smaller one."""
-    large, small = Split(413, "too large", max_bytes=9999), Split(413, "too large", max_bytes=1000)
-    rig = Rig(ScriptedSink([small, accept, accept, large]))
-    async with rig.running():
-        for first in range(0, 200, 50):
-            await rig.append(*numbered(first, first + 50))
-            await rig.sink.has(first + 1)
-            await settle_down()
-        rig.flusher.drain()
-        await rig.settled(200)
-    assert all(size(call.payloads) <= 1001 for call in rig.sink.calls[6:])
 
 
 @pytest.mark.parametrize("error", [CommitFailed("no"), BacklogFull("the disk is full")])

@@ -29,9 +29,14 @@ def span(first: int, last: int) -> Span:
     return Span(Offset(first), Offset(last))
 
 
+def oldest(state: LaneState) -> Span:
+    """Where the oldest that waits is to be read."""
+    return state.next_span(live=not state.behind)
+
+
 def hand_out(state: LaneState, *offsets: int, more: bool = False) -> None:
-    """Pretend that the next span held these offsets."""
-    state.hand_out(state.next_span(), [Offset(n) for n in offsets], more=more)
+    """Pretend that the oldest span held these offsets."""
+    state.hand_out(oldest(state), [Offset(n) for n in offsets], more=more)
 
 
 def settle(state: LaneState, offsets: Sequence[int], outcomes: Sequence[Outcome]) -> None:
@@ -44,7 +49,7 @@ def settle(state: LaneState, offsets: Sequence[int], outcomes: Sequence[Outcome]
 
 def fresh(waiting: int = 100) -> LaneState:
     """A lane at the beginning of a log."""
-    return LaneState(0, [], waiting)
+    return LaneState(0, [], waiting, 1000)
 
 
 def test_a_batch_is_cut_where_its_outcomes_change() -> None:
@@ -64,35 +69,35 @@ def test_outcomes_that_do_not_fit_the_batch_are_a_mistake() -> None:
 def test_a_new_lane_begins_at_the_first_offset() -> None:
     """Nothing is settled, nothing is in flight, all of the log is next."""
     state = fresh()
-    assert state.next_span() == (1, END)
-    assert (state.position.watermark, state.position.in_flight, state.waiting, state.has_returned) == (0, 0, 100, False)
+    assert oldest(state) == (1, END)
+    assert (state.position.watermark, state.position.in_flight, state.live, state.behind) == (0, 0, 100, 0)
 
 
 def test_islands_are_not_handed_out_again() -> None:
     """What was settled above the watermark before a restart is skipped; the gaps between come first."""
-    state = LaneState(10, [span(21, 30), span(15, 16)], 7)
-    assert state.has_returned
+    state = LaneState(10, [span(21, 30), span(15, 16)], 7, 40)
+    assert (state.behind, state.live) == (7, 0)
     spans = []
     for offsets in ([11, 14], [17], [31]):
-        spans.append(state.next_span())
+        spans.append(oldest(state))
         hand_out(state, *offsets)
-    assert spans == [(11, 14), (17, 20), (31, END)]
-    assert (state.position.watermark, state.position.in_flight, state.waiting) == (10, 4, 3)
+    assert spans == [(11, 14), (17, 20), (31, 40)]
+    assert (state.position.watermark, state.position.in_flight, state.behind) == (10, 4, 3)
 
 
 def test_islands_that_touch_leave_no_gap() -> None:
     """Neighbouring islands, and one that follows the watermark, are passed over."""
-    state = LaneState(10, [span(11, 12), span(13, 20)], 0)
-    assert state.next_span() == (21, END)
+    state = LaneState(10, [span(11, 12), span(13, 20)], 0, 20)
+    assert oldest(state) == (21, END)
     assert state.position.watermark == 20
 
 
 def test_a_gap_without_records_of_the_lane_is_forgotten() -> None:
     """A gap that holds other lanes' records only is read once, and the watermark passes it."""
-    state = LaneState(0, [span(4, 5)], 1)
-    assert state.next_span() == (1, 3)
+    state = LaneState(0, [span(4, 5)], 1, 6)
+    assert oldest(state) == (1, 3)
     hand_out(state)
-    assert not state.has_returned
+    assert oldest(state) == (6, 6)
     assert state.position.watermark == 5
 
 
@@ -113,8 +118,8 @@ def test_what_was_given_back_holds_the_watermark() -> None:
     hand_out(state, 1, 2, 3, 4)
     settle(state, [1, 2, 3, 4], [DELIVERED, RETRY, DELIVERED, RETRY])
     assert state.position.watermark == 1
-    assert state.waiting == 98
-    assert state.next_span() == (2, 2)
+    assert (state.behind, state.live) == (2, 96)
+    assert oldest(state) == (2, 2)
 
 
 def test_a_part_of_what_was_given_back_can_be_handed_out() -> None:
@@ -123,8 +128,8 @@ def test_a_part_of_what_was_given_back_can_be_handed_out() -> None:
     hand_out(state, 1, 2, 3, 4, 5)
     settle(state, [1, 2, 3, 4, 5], [RETRY] * 5)
     hand_out(state, 1, 2, more=True)
-    assert state.next_span() == (3, 5)
-    assert (state.waiting, state.position.in_flight, state.position.watermark) == (3, 2, 0)
+    assert oldest(state) == (3, 5)
+    assert (state.behind, state.position.in_flight, state.position.watermark) == (3, 2, 0)
     settle(state, [1, 2], [DELIVERED] * 2)
     assert state.position.watermark == 2
 
@@ -137,10 +142,37 @@ def test_the_oldest_comes_first_whatever_was_given_back_last() -> None:
     for first in (3, 1, 2):
         settle(state, [first], [RETRY])
     seen = []
-    while state.has_returned:
-        seen.append(state.next_span().first)
+    while state.behind:
+        seen.append(oldest(state).first)
         hand_out(state, seen[-1])
     assert seen == [1, 2, 3]
+
+
+def test_what_came_later_can_be_handed_out_before_what_is_behind() -> None:
+    """Once a lane fell behind, its end is read apart from the rest, and the watermark waits for both."""
+    state = fresh(4)
+    state.fall_behind(6)
+    state.live += 2
+    assert (state.behind, state.live) == (4, 2)
+    state.hand_out(state.next_span(live=True), [Offset(7), Offset(9)], more=False)
+    settle(state, [7, 9], [DELIVERED] * 2)
+    assert (state.position.watermark, oldest(state)) == (0, (1, 6))
+    hand_out(state, 1, 2, 4, 6)
+    settle(state, [1, 2, 4, 6], [DELIVERED] * 4)
+    assert (state.position.watermark, state.behind, state.live) == (9, 0, 0)
+
+
+def test_a_lane_that_falls_behind_twice_is_read_from_its_oldest_part() -> None:
+    """What was live becomes behind as well, after what was behind before."""
+    state = fresh(3)
+    state.fall_behind(3)
+    state.live += 2
+    state.fall_behind(5)
+    assert (oldest(state), state.behind, state.live) == ((1, 3), 5, 0)
+    hand_out(state, 1, 2, 3)
+    assert oldest(state) == (4, 5)
+    state.fall_behind(5)  # nothing came since
+    assert oldest(state) == (4, 5)
 
 
 def test_a_batch_is_held_until_it_is_settled() -> None:
@@ -190,15 +222,22 @@ class Lanes(RuleBasedStateMachine):
             self.end += 1
             if is_mine:
                 self.mine.append(self.end)
-                self.state.waiting += 1
+                self.state.live += 1
 
-    @rule(limit=st.integers(1, 4))
-    def fetch(self, limit: int) -> None:
-        """Read the next span, as the log does; a batch is the oldest that waits, and never what is taken."""
-        where = self.state.next_span()
+    @rule()
+    def fall_behind(self) -> None:
+        """Delivery lags."""
+        self.state.fall_behind(self.end)
+
+    @rule(limit=st.integers(1, 4), live=st.booleans())
+    def fetch(self, limit: int, live: bool) -> None:  # noqa: FBT001
+        """Read a span, as the log does: what is behind oldest first, what is live apart, never what is taken."""
+        live = live or not self.state.behind
+        where = self.state.next_span(live=live)
         found = [offset for offset in self.mine if where.first <= offset <= where.last]
         batch, more = found[:limit], len(found) > limit
-        assert batch == self.waiting[: len(batch)]
+        part = self.waiting[self.state.behind :] if live else self.waiting
+        assert batch == part[: len(batch)]
         self.state.hand_out(where, [Offset(offset) for offset in batch], more=more)
         if batch:
             self.in_flight.append(batch)
@@ -222,12 +261,13 @@ class Lanes(RuleBasedStateMachine):
         """Rebuild the lane from what is stored; what was in flight waits again."""
         self.in_flight.clear()
         islands = [run for run in self.stored_runs if run.first > self.stored_through]
-        self.state = LaneState(self.stored_through, islands, len(self.waiting))
+        self.state = LaneState(self.stored_through, islands, len(self.waiting), self.end)
 
     @invariant()
     def counts_agree(self) -> None:
         """Both count the same."""
-        assert self.state.waiting == len(self.waiting)
+        assert self.state.behind + self.state.live == len(self.waiting)
+        assert min(self.state.behind, self.state.live) >= 0
         assert self.state.position.in_flight == sum(len(batch) for batch in self.in_flight)
 
     @invariant()
@@ -243,9 +283,7 @@ class Lanes(RuleBasedStateMachine):
                 batch = self.in_flight.pop()
                 self.state.settle(Offset(batch[0]), [])
                 self.settled.update(batch)
-            self.fetch(3)
-        while self.state.has_returned:
-            self.fetch(3)
+            self.fetch(3, live=False)
         assert self.state.position.watermark >= max(self.mine, default=0)
 
 

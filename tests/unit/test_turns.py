@@ -1,0 +1,63 @@
+"""Whose turn it is while a backlog drains: what is behind, or what is live."""
+
+from __future__ import annotations
+
+import pytest
+
+from walbatch.batching import BatchPolicy, Turns
+
+POLICY = BatchPolicy(size=50, max_age_s=10.0, max_size=200)
+
+
+def order(turns: Turns, behind: int, live: int, batches: int) -> str:
+    """Hand out batches while both have one due, and say from which part each was."""
+    found = ""
+    for _ in range(batches):
+        due_s, is_live = turns.next_due(POLICY, behind, live, 0.0)
+        assert due_s == 0.0
+        turns.took(live=is_live)
+        found += "L" if is_live else "b"
+    return found
+
+
+def test_both_take_turns() -> None:
+    """While a backlog drains, every other batch is a fresh one."""
+    assert order(Turns(ordered=False), 10_000, 50, 6) == "bLbLbL"
+
+
+def test_what_is_live_waits_for_its_batch_as_ever() -> None:
+    """A few fresh records do not stop the backlog: they are due at 50, or after ten seconds."""
+    turns = Turns(ordered=False)
+    assert order(turns, 10_000, 49, 3) == "bbb"
+    assert turns.next_due(POLICY, 10_000, 49, 9.9) == (0.0, False)
+    assert turns.next_due(POLICY, 10_000, 49, 10.0) == (0.0, True)
+
+
+def test_nothing_overtakes_in_an_ordered_lane() -> None:
+    """Updates of profiles and groups go out in the order in which they came."""
+    assert order(Turns(ordered=True), 10_000, 10_000, 4) == "bbbb"
+
+
+def test_without_a_backlog_it_is_the_usual_batch() -> None:
+    """Nothing behind: due at 50 records or after ten seconds, and never when there is nothing."""
+    turns = Turns(ordered=False)
+    assert turns.next_due(POLICY, 0, 20, 4.0) == (6.0, True)
+    assert turns.next_due(POLICY, 0, 0, 99.0) == (None, True)
+
+
+def test_what_is_behind_is_due_at_once() -> None:
+    """One record that was given back does not wait for company."""
+    assert Turns(ordered=False).next_due(POLICY, 1, 0, 0.0) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("live", "age_s", "lags"), [(200, 99.0, False), (201, 10.0, False), (201, 10.1, True), (10**6, 0.5, False)]
+)
+def test_delivery_lags_when_more_than_a_full_batch_is_overdue(live: int, age_s: float, lags: bool) -> None:  # noqa: FBT001
+    """A burst is no backlog yet; one that has waited longer than a batch may is."""
+    assert Turns(ordered=False).lags(POLICY, live, age_s) is lags
+
+
+def test_an_ordered_lane_never_lags() -> None:
+    """It has no use for a live part."""
+    assert not Turns(ordered=True).lags(POLICY, 10**6, 10**6)
