@@ -99,7 +99,8 @@ def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:
 
 def _dead_sentence(document: dict[str, Any]) -> str:
     held = f", {document['held']:,} of them held: they may have arrived" if document["held"] else ""
-    return f"{document['dead']:,} dead letters{held}; see `walbatch dead list`."
+    letters = "dead letter" if document["dead"] == 1 else "dead letters"
+    return f"{document['dead']:,} {letters}{held}; see `walbatch dead list`."
 
 
 def _footer(document: dict[str, Any]) -> str:

@@ -19,23 +19,31 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, TypeAdapter
 from pydantic import ValidationError as Invalid
+from pydantic_core import ErrorDetails
 
 from walbatch.errors import ConfigurationError
 from walbatch.routing import Filter
 from walbatch.settings import Settings
 from walbatch.sources import FORBIDDEN_MODE, read_secret
-from walbatch.values import DAY, GIB, MIB, Duration, Region, Secret, Size, UnknownOutcomes, Url, complaint
+from walbatch.values import DAY, GIB, MIB, Directory, Duration, Region, Secret, Size, UnknownOutcomes, Url, complaint
 from walbatch.wal import LANES
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NAME_RULE = "1 to 63 lower-case letters, digits, - and _, the first a letter or a digit"
 _KINDS = {name: kind for kind, name in LANES.items()}
-_SECRETS = ("token", "service_secret")
+
+SECRETS = ("token", "service_secret")
+"""Keys that can also be given with _file behind them: the path of a file that holds the secret."""
+
+_ACCOUNT = ("service_account", "service_secret", "project_id")
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 class _Destination(BaseModel):
@@ -43,10 +51,14 @@ class _Destination(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    only: tuple[str, ...] = ()
-    never: tuple[str, ...] = ()
-    kinds: tuple[Literal["events", "profiles", "groups"], ...] = ("events", "profiles", "groups")
-    formerly: str | None = None
+    only: tuple[Text, ...] = ()
+    never: tuple[Text, ...] = ()
+    kinds: Annotated[tuple[Literal["events", "profiles", "groups"], ...], Field(min_length=1)] = (
+        "events",
+        "profiles",
+        "groups",
+    )
+    formerly: Text | None = None
 
     @property
     def filter(self) -> Filter:
@@ -59,9 +71,9 @@ class MixpanelDestination(_Destination):
 
     type: Literal["mixpanel"] = "mixpanel"
     token: Secret | None = None
-    service_account: str | None = None
+    service_account: Text | None = None
     service_secret: Secret | None = None
-    project_id: Annotated[int, Field(ge=1)] | None = None
+    project_id: Annotated[int, Field(ge=1, strict=True)] | None = None
     region: Region = "us"
     url: Url | None = None
     timeout: Annotated[Duration, Field(ge=0.01, le=600.0)] = 30.0
@@ -72,7 +84,7 @@ class NdjsonDestination(_Destination):
     """Files in a directory, one JSON line a record."""
 
     type: Literal["ndjson"]
-    directory: Annotated[Path, BeforeValidator(lambda text: Path(text) if isinstance(text, str) else text)]
+    directory: Directory
     rotate_size: Annotated[Size, Field(ge=MIB, le=1024 * GIB)] = 256 * MIB
     rotate_every: Annotated[Duration, Field(ge=1.0, le=366 * DAY)] = DAY
 
@@ -93,7 +105,7 @@ _CHOICE: TypeAdapter[Destination] = TypeAdapter(
         Discriminator("type"),
     ]
 )
-_MODELS: dict[str, type[_Destination]] = {
+MODELS: dict[str, type[_Destination]] = {
     "mixpanel": MixpanelDestination,
     "ndjson": NdjsonDestination,
     "stdout": StdoutDestination,
@@ -133,14 +145,11 @@ def read(path: Path) -> dict[str, Destination]:
     problems: list[str] = []
     found: dict[str, Destination] = {}
     for name, table in tables.items():
-        before = len(problems)
-        problems += (f"{path}: [destinations.{name}] {text}" for text in _misplaced(name, table, is_private=is_private))
-        if len(problems) == before:
-            destination, wrong = _build(_read_secrets(table, path.parent, problems, f"{path}: [destinations.{name}]"))
-            problems += (f"{path}: [destinations.{name}] {text}" for text in wrong)
-            if destination is not None:
-                found[name] = destination
-    problems += (f"{path}: {text}" for text in _clashes(found, path.parent))
+        destination, wrong = _read_one(name, table, path.parent, is_private=is_private)
+        problems += (f"{path}: [destinations.{name}] {text}" for text in wrong)
+        if destination is not None:
+            found[name] = destination
+    problems += (f"{path}: {text}" for text in _clashes(found, tables.keys(), path.parent))
     if problems:
         raise ConfigurationError("\n".join(problems))
     return {name: _placed(destination, path.parent) for name, destination in found.items()}
@@ -148,15 +157,22 @@ def read(path: Path) -> dict[str, Destination]:
 
 def _load(path: Path) -> tuple[dict[str, Any], bool]:
     """Return the tables of the file, and whether nobody else may read it."""
+    document: dict[str, Any] = {}
     try:
         with path.open("rb") as file:
             is_private = not stat.S_IMODE(os.fstat(file.fileno()).st_mode) & FORBIDDEN_MODE
-            document = tomllib.load(file)
+            document = tomllib.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigurationError(f"WALBATCH_DESTINATIONS_FILE: {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        # Outside of the handler's chain a text could show: a TOML error names places, and never values.
-        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+        problem = f"WALBATCH_DESTINATIONS_FILE: {path}: {error.strerror}"
+    except tomllib.TOMLDecodeError as error:
+        problem = f"{path}: is not TOML: {error}"  # which names places, and never values
+    except ValueError:
+        problem = f"{path}: is not TOML in UTF-8"
+    else:
+        problem = ""
+    if problem:
+        # Outside of any except clause: the whole text of the file, with its secrets, may hang on the exception.
+        raise ConfigurationError(problem)
     tables = document.pop("destinations", {})
     if document or not isinstance(tables, dict) or not tables:
         unknown = f"; {', '.join(sorted(document))} is not known" if document else ""
@@ -164,78 +180,83 @@ def _load(path: Path) -> tuple[dict[str, Any], bool]:
     return tables, is_private
 
 
-def _misplaced(name: str, table: object, *, is_private: bool) -> Iterator[str]:
-    if not _NAME.fullmatch(name):
-        yield "has a name of other than 1 to 63 lower-case letters, digits, - and _"
+def _read_one(name: str, table: object, base: Path, *, is_private: bool) -> tuple[Destination | None, list[str]]:
+    """Return a destination, or None if its table cannot be read, and everything that is wrong with it."""
+    wrong = [] if _NAME.fullmatch(name) else [f"has a name of other than {_NAME_RULE}"]
     if not isinstance(table, dict):
-        yield "must be a table"
-        return
-    for secret in _SECRETS:
+        return None, [*wrong, "must be a table"]
+    values = table
+    if table.get("type") == "mixpanel":
+        wrong += _misplaced(table, is_private=is_private)
+        wrong += _incomplete(table)
+        values, unread = _with_secrets(table, base)
+        wrong += unread
+    try:
+        return _CHOICE.validate_python(values), wrong
+    except Invalid as error:
+        details = error.errors(include_url=False, include_input=False)
+    return None, [*wrong, *(_complaint(table, detail) for detail in details)]
+
+
+def _misplaced(table: Mapping[str, object], *, is_private: bool) -> Iterator[str]:
+    for secret in SECRETS:
         if secret in table and f"{secret}_file" in table:
             yield f"{secret}: {secret}_file is set as well; remove one of the two"
         if secret in table and not is_private:
-            yield f"{secret}: others may read this file; chmod 0600 it, or use {secret}_file"
+            yield f"{secret}: others may read or change this file; chmod 0600 it, or use {secret}_file"
 
 
-def _read_secrets(table: dict[str, Any], base: Path, problems: list[str], where: str) -> dict[str, Any]:
-    """Return the table with what a secret's file holds in place of its path."""
-    values = dict(table)
-    for secret in _SECRETS:
-        file = values.pop(f"{secret}_file", None)
-        if file is None:
-            continue
-        try:
-            values[secret] = read_secret(str(base / str(file)))
-        except PermissionError:
-            problems.append(f"{where} {secret}_file: this user may not read the file; make it the file's owner")
-        except ValueError as error:
-            problems.append(f"{where} {secret}_file: {error}")
-    return values
-
-
-def _build(values: dict[str, Any]) -> tuple[Destination | None, list[str]]:
-    try:
-        destination = _CHOICE.validate_python(values)
-    except Invalid as error:
-        details = error.errors(include_url=False, include_input=False)
-    else:
-        return destination, list(_incomplete(destination))
-    model = _MODELS.get(str(values.get("type")))
-    wrong = []
-    for detail in details:
-        key = next((str(part) for part in detail["loc"] if part not in _MODELS), "type")
-        match detail["type"]:
-            case "union_tag_invalid" | "union_tag_not_found":
-                text = f"must be one of {', '.join(_MODELS)}"
-            case "extra_forbidden":
-                text = "is not known here"
-            case "missing":
-                text = "is missing"
-            case _:
-                text = complaint(detail, model.model_fields[key].metadata if model else [])
-        wrong.append(f"{key}: {text}")
-    return None, wrong
-
-
-def _incomplete(destination: Destination) -> Iterator[str]:
-    if not isinstance(destination, MixpanelDestination):
-        return
-    account = (destination.service_account, destination.service_secret, destination.project_id)
-    if any(account) and not all(account):
-        yield "service_account: goes with service_secret (or service_secret_file) and project_id; set all three"
-    elif not any(account) and destination.token is None:
+def _incomplete(table: Mapping[str, object]) -> Iterator[str]:
+    given = {key.removesuffix("_file") for key in table}
+    missing = [key for key in _ACCOUNT if key not in given]
+    if missing and given.intersection(_ACCOUNT):
+        yield f"{missing[0]}: is missing; {', '.join(_ACCOUNT)} go together (service_secret_file is as good)"
+    elif missing and "token" not in given:
         yield "token: is missing; set token_file to a file with the project's token, or use a service account"
 
 
-def _clashes(found: dict[str, Destination], base: Path) -> Iterator[str]:
-    """Yield what two destinations cannot share."""
+def _with_secrets(table: Mapping[str, object], base: Path) -> tuple[dict[str, object], list[str]]:
+    """Return the table with what a secret's file holds in place of its path, and what is wrong with the files."""
+    values = dict(table)
+    wrong = []
+    for secret in SECRETS:
+        if f"{secret}_file" not in values:
+            continue
+        file = values.pop(f"{secret}_file")
+        if not isinstance(file, str):
+            wrong.append(f"{secret}_file: must be a text in quotes")
+            continue
+        try:
+            values[secret] = read_secret(str(base / file))
+        except PermissionError:
+            wrong.append(f"{secret}_file: this user may not read the file; make it the file's owner")
+        except ValueError as error:
+            wrong.append(f"{secret}_file: {error}")
+    return values, wrong
+
+
+def _complaint(table: Mapping[str, object], detail: ErrorDetails) -> str:
+    """Say what is wrong with a key, without its value."""
+    if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        return f"type: must be one of {', '.join(MODELS)}"
+    tag, key = str(detail["loc"][0]), str(detail["loc"][1])
+    info = MODELS[tag].model_fields.get(key)
+    typed = f"{key}_file" if f"{key}_file" in table else key
+    return f"{typed}: {complaint(detail, info.metadata if info else [])}"
+
+
+def _clashes(found: Mapping[str, Destination], names: Collection[str], base: Path) -> Iterator[str]:
+    """Yield what two destinations cannot share. `names` has also those that are wrong."""
     places: dict[object, str] = {}
+    heirs: dict[str, str] = {}
     for name, destination in found.items():
-        if destination.formerly in found:
+        if destination.formerly in names:
             yield f"[destinations.{name}] formerly: {destination.formerly} is a destination of this file"
+        if destination.formerly is not None and heirs.setdefault(destination.formerly, name) != name:
+            yield f"[destinations.{name}] formerly: is that of [destinations.{heirs[destination.formerly]}] as well"
         match destination:
             case NdjsonDestination(directory=directory):
-                place: object = (base / directory).resolve()
+                place: object = os.path.realpath(base / directory)
             case StdoutDestination():
                 place = "standard output"
             case _:

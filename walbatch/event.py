@@ -1,8 +1,8 @@
 """Records: what is frozen at accept.
 
-A record is serialised once, here. `event`, `time` (integer milliseconds), `distinct_id` and `$insert_id` are part
-of that text, so that every delivery and every replay sends the same bytes and Mixpanel deduplicates them
-(https://docs.mixpanel.com/reference/event-deduplication). The payload of a profile or a group has its `$time`, so that
+A record is serialised once, here. `event`, `time` (an integer: milliseconds, before 1973-03-03 seconds), `distinct_id`
+and `$insert_id` are part of that text, so that every delivery and every replay sends the same bytes and Mixpanel
+deduplicates them (https://docs.mixpanel.com/reference/event-deduplication). An update's payload has its `$time`, so that
 `$last_seen` is right after an outage. No payload has a credential; the sink adds the token. The rules are in
 `walbatch.rules`: a stored record can always be sent.
 """
@@ -104,13 +104,13 @@ def track(
             rules.check_id(value, field)
     if ip:
         rules.check_text(ip, "event.ip", limit=rules.MAX_IP)
-    time = rules.check_time(time_ms, now_ms, "event.event_time")
+    time, time_sent = _times(rules.check_time(time_ms, now_ms, "event.event_time"))
     event_id = _usable_id(event_id, "event.event_id")
     rules.check_properties(properties, "event.properties", rules.MAX_PROPERTIES, source=source)
     who = distinct_id or user_id or _of_device(device_id)
     if name in rules.IDENTITY_EVENTS:
         rules.check_identity(name, who, properties)
-    frozen: dict[str, Any] = {"time": time, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": ip or "0"}
+    frozen: dict[str, Any] = {"time": time_sent, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": ip or "0"}
     frozen |= properties
     if frozen["$insert_id"] != event_id:
         frozen.setdefault("walbatch_event_id", event_id)
@@ -262,7 +262,8 @@ def described(kind: Kind, payload: Mapping[str, Any]) -> tuple[str, str, int]:
     """
     if kind is Kind.EVENT:
         properties = payload["properties"]
-        return payload["event"], properties["distinct_id"], properties["time"]
+        time = properties["time"]
+        return payload["event"], properties["distinct_id"], time if time >= rules.SECONDS_BELOW else time * 1000
     name = next(operation for operation in PROFILE_OPERATIONS if operation in payload)
     who = payload["$distinct_id"] if kind is Kind.PROFILE else f"{payload['$group_key']}:{payload['$group_id']}"
     return name, who, round(payload.get("$time", 0) * 1000)
@@ -286,6 +287,13 @@ def _usable_id(value: str, field: str) -> str:
         return new_event_id()
     rules.check_text(value, field, required=True)
     return value
+
+
+def _times(time_ms: int) -> tuple[int, int]:
+    """Return an event's time in milliseconds, and as it is sent: an early one loses its fraction of a second."""
+    if time_ms >= rules.SECONDS_BELOW:
+        return time_ms, time_ms
+    return time_ms - time_ms % 1000, time_ms // 1000
 
 
 def _of_device(device_id: str) -> str:

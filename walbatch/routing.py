@@ -7,15 +7,13 @@ sent nor counted for that destination. Filters hold for what is accepted after t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache
 
 from walbatch.event import Kind, Record
-
-IDENTITY_EVENTS = frozenset({"$identify", "$create_alias", "$merge"})
-"""Events that say who is who. `only` lets them through: without them the others would belong to strangers."""
+from walbatch.rules import IDENTITY_EVENTS
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,8 @@ class Filter:
     """What a destination wants. Patterns are those of file names: `*`, `?`, `[ab]`; upper and lower case differ."""
 
     only: Sequence[str] = ()
-    """Patterns of event names; empty means all."""
+    """Patterns of event names; empty means all. Those that say who is who always pass: without them the others would
+    belong to strangers."""
     never: Sequence[str] = ()
     """Patterns of event names that are kept back, also those of identity events."""
     kinds: frozenset[Kind] = frozenset(Kind)
@@ -54,9 +53,13 @@ class Router:
     """Sends each record to the destinations whose filters want it; a destination without one wants everything."""
 
     def __init__(self, filters: Mapping[str, Filter]) -> None:
+        self._given = dict(filters)
         self._filters = {name: one for name, one in filters.items() if one != EVERYTHING}
-        self._names = frozenset(filters)
         self._wanted = lru_cache(maxsize=10_000)(self._want)
+
+    def knowing(self, names: Iterable[str]) -> Router:
+        """Return a router that knows these destinations as well: those that are not served now want everything."""
+        return Router(dict.fromkeys(names, EVERYTHING) | self._given)
 
     def destinations(self, record: Record) -> frozenset[str] | None:
         """Return the names of those that it is for, or None if it is for all, whoever they are."""
@@ -68,7 +71,7 @@ class Router:
 
     def _want(self, kind: Kind, name: str) -> frozenset[str] | None:
         refused = {one for one, rule in self._filters.items() if not rule.wants(kind, name)}
-        return self._names - refused if refused else None
+        return frozenset(self._given) - refused if refused else None
 
 
 def _any_of(patterns: Sequence[str]) -> re.Pattern[str] | None:

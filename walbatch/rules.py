@@ -38,6 +38,10 @@ MAX_RECORD_BYTES = 1_000_000
 EARLIEST_MS = 31_536_000_000
 """1971-01-01: Mixpanel refuses earlier times."""
 
+SECONDS_BELOW = 100_000_000_000
+"""An event's time below this counts seconds: in milliseconds it would be before 1973-03-03, in seconds it is in the
+year 5138. So an earlier time is sent in whole seconds."""
+
 MAX_AHEAD_MS = 3_600_000
 """Mixpanel refuses times more than an hour ahead, and overwrites those within it with the time of arrival. Two
 attempts would get two times and no longer deduplicate, so a time ahead becomes the time of acceptance."""

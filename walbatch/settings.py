@@ -229,9 +229,7 @@ def _validate(values: Mapping[str, object], sources: Sources) -> tuple[Settings,
     for detail in details:
         attribute = str(detail["loc"][0])
         shown = "" if attribute.startswith("mixpanel_") else f"{reprlib.repr(str(values[attribute]))} "
-        refused[attribute] = (
-            f"{sources.given[attribute].key}: {shown}{complaint(detail, Settings.model_fields[attribute].metadata)}"
-        )
+        refused[attribute] = f"{sources.given[attribute].key}: {shown}{complaint(detail, Settings.model_fields[attribute].metadata)}"
     return Settings.model_validate({k: v for k, v in values.items() if k not in refused}), refused
 
 
@@ -248,17 +246,17 @@ def _conflicts(
         yield ("admin_listen", "grpc_listen"), f"is the same as {_key('grpc_listen', given)}; choose another port"
     present = [attribute for attribute in _ACCOUNT if getattr(settings, attribute) is not None]
     missing = [attribute for attribute in _ACCOUNT if attribute not in present]
-    if present and missing:
-        names = " and ".join(_key(attribute) for attribute in missing)
-        yield (present[0], *_ACCOUNT), f"needs {names} as well; set all three, or only {_key('mixpanel_token')}"
-    elif settings.destinations_file is not None:
-        ours = [key for key in given if key in _ONE_DESTINATION]
-        if ours:
-            names = ", ".join(_key(attribute, given) for attribute in ours)
+    misplaced = [attribute for attribute in given if attribute in _ONE_DESTINATION]
+    if settings.destinations_file is not None:
+        if misplaced:
+            names = ", ".join(_key(attribute, given) for attribute in misplaced)
             yield (
-                ("destinations_file", *ours),
+                ("destinations_file", *misplaced),
                 f"lists the destinations, so {names} would have no effect; write it into the file, and remove it here",
             )
+    elif present and missing:
+        names = " and ".join(_key(attribute) for attribute in missing)
+        yield (present[0], *_ACCOUNT), f"needs {names} as well; set all three, or only {_key('mixpanel_token')}"
     elif need_destination and missing and settings.destination == "mixpanel" and settings.mixpanel_token is None:
         yield ("mixpanel_token", *_ACCOUNT, "destination"), _NO_CREDENTIAL
 

@@ -21,9 +21,6 @@ from walbatch.pb.analytics.v1 import service_pb2 as pb
 MAX_MESSAGE_BYTES = 2**20
 """Bytes of a message. One that is larger holds more than `rules.MAX_RECORD_BYTES` of JSON."""
 
-SECONDS_BELOW = 1e11
-"""A time below this counts seconds: in milliseconds it would be in 1973, in seconds it is in the year 5138."""
-
 LATEST_S = 253_402_300_799
 """The last second of the year 9999, where the protobuf type ends."""
 
@@ -204,4 +201,4 @@ def _time_ms(value: Any, where: str) -> int:
     if not abs(value) <= LATEST_S * 1000:
         raise InvalidRecord(where, "IN_THE_FUTURE", "is beyond the year 9999")
     number: float = value
-    return round(number * 1000 if abs(number) < SECONDS_BELOW else number)
+    return round(number * 1000 if abs(number) < rules.SECONDS_BELOW else number)

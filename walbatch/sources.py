@@ -64,7 +64,7 @@ class Sources:
         """Add values by attribute. None and the empty string are not given."""
         for attribute, value in overrides.items():
             flag = "--" + attribute.replace("_", "-")
-            if env_name(attribute) not in self._names:
+            if self._names.get(env_name(attribute)) != (attribute, False):
                 self.problems.append(f"{flag}: there is no such setting; remove it")
             elif value is not None and value != "":
                 self.given[attribute] = Given(flag, value)

@@ -11,6 +11,9 @@ from walbatch.wal import Backlog, DestinationBacklog, Lane, LaneBacklog, driver,
 
 DATABASE_ENGINE = "sqlite"
 
+COUNTS = ("pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
+"""What is counted of a lane besides what was accepted, and summed up over all of them."""
+
 
 def document(
     backlog: Backlog, *, now_ms: int, durability: str, database_bytes: int, wal_bytes: int, serving: bool
@@ -20,11 +23,10 @@ def document(
     accepted = pending + sent + purged + dead + resolved, for each lane; `held` is a part of `dead`.
     """
     lanes = [lane for destination in backlog.destinations for lane in destination.lanes]
-    counts = ("pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
     return {
         "serving": serving,
         "accepted": backlog.accepted,
-        **{name: sum(getattr(lane, name) for lane in lanes) for name in counts},
+        **{name: sum(getattr(lane, name) for lane in lanes) for name in COUNTS},
         "oldest_pending_age_s": _age_s(lanes, now_ms),
         "pending_bytes": backlog.pending_bytes,
         "durability": durability,
@@ -47,13 +49,7 @@ def _destination(destination: DestinationBacklog, now_ms: int) -> dict[str, Any]
         "retry_in_s": retry_in_s,
         "last_error": condition.last_error,
         "oldest_pending_age_s": _age_s(destination.lanes, now_ms),
-        "lanes": [
-            {
-                name: getattr(lane, name)
-                for name in ("name", "accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
-            }
-            for lane in destination.lanes
-        ],
+        "lanes": [{name: getattr(lane, name) for name in ("name", "accepted", *COUNTS)} for lane in destination.lanes],
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, Strict
 from pydantic_core import ErrorDetails
 
 from walbatch.units import format_bytes, format_duration, parse_bytes, parse_duration_s
@@ -82,16 +83,24 @@ def _is_address(host: str, *, own: bool = False) -> bool:
     return address.is_loopback if own else address.version == 6  # noqa: PLR2004 (IPv6)
 
 
+def _path(path: Path) -> Path:
+    if path == Path() or "\0" in str(path):
+        raise ValueError("is no path; name a directory")
+    return path
+
+
 def _credential(secret: SecretStr) -> SecretStr:
     if not _VISIBLE.fullmatch(secret.get_secret_value()):
         raise ValueError("must be the credential alone: it holds a blank, a line break or a letter outside ASCII")
     return secret
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
+# Strict: true is no number, and half a byte no size.
+Duration = Annotated[float, Strict(), BeforeValidator(_duration)]
+Size = Annotated[int, Strict(), BeforeValidator(_size)]
 Secret = Annotated[SecretStr, AfterValidator(_credential)]
 Url = Annotated[str, AfterValidator(_base_url)]
+Directory = Annotated[Path, AfterValidator(_path)]
 HostPort = Annotated[str, AfterValidator(host_port)]
 Listen = Annotated[str, AfterValidator(listen_address)]
 DestinationType = Annotated[Literal["mixpanel", "stdout"], BeforeValidator(_lower)]
@@ -99,6 +108,22 @@ UnknownOutcomes = Annotated[Literal["retry", "hold"], BeforeValidator(_lower)]
 Region = Annotated[Literal["us", "eu", "in"], BeforeValidator(_lower)]
 LogFormat = Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+
+
+_PLAIN = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_type": 'must be a duration, such as "30s"',
+    "string_type": "must be a text in quotes",
+    "path_type": "must be a text in quotes",
+    "tuple_type": 'must be a list of texts, such as ["a", "b"]',
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "extra_forbidden": "is not known here",
+    "missing": "is missing",
+}
 
 
 def complaint(detail: ErrorDetails, metadata: list[Any]) -> str:
@@ -113,10 +138,8 @@ def complaint(detail: ErrorDetails, metadata: list[Any]) -> str:
             return f"must be at most {show(context['le'], metadata)}"
         case "literal_error":
             return f"must be {context['expected']}"
-        case "bool_parsing" | "bool_type":
-            return "must be true or false"
-        case "int_parsing" | "int_type":
-            return "must be a whole number"
+        case kind if kind in _PLAIN:
+            return _PLAIN[kind]
         case _:
             return f"is refused: {detail['msg']}"
 

@@ -36,8 +36,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def arrange(*codes: int) -> None:
         left = list(codes)
 
-        def append(connection: Connection, records: Sequence[Record]) -> list[Offset]:
-            offsets = original(connection, records)
+        def append(connection: Connection, records: Sequence[Record], *places: Any) -> list[Offset]:
+            offsets = original(connection, records, *places)
             if left and (code := left.pop(0)):
                 raise database_error(code)
             return offsets

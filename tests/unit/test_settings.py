@@ -36,6 +36,8 @@ def test_defaults() -> None:
         "mixpanel_region": "us",
         "mixpanel_url": None,
         "mixpanel_timeout": 30.0,
+        "unknown_outcomes": "retry",
+        "destinations_file": None,
         "batch_size": 50,
         "flush_interval": 10.0,
         "batch_max": 2000,
@@ -148,6 +150,7 @@ def test_booleans_of_every_spelling(word: str, opposite: str) -> None:
         ("LOG_FORMAT", "xml", "'xml' must be 'auto', 'text' or 'json'"),
         ("LOG_LEVEL", "loud", "'loud' must be 'debug', 'info', 'warning' or 'error'"),
         ("GRPC_REFLECTION", "maybe", "'maybe' must be true or false"),
+        ("UNKNOWN_OUTCOMES", "drop", "'drop' must be 'retry' or 'hold'"),
         ("MIXPANEL_PROJECT_ID", "p1", "must be a whole number"),
         ("MIXPANEL_TOKEN", "a b", "must be the credential alone"),
         ("GRPC_LISTEN", "50051", "'50051' is not HOST:PORT; write 127.0.0.1:50051"),
@@ -302,6 +305,33 @@ def test_settings_that_do_not_go_together(environ: dict[str, str], line: str) ->
     """What contradicts another setting is told with both keys."""
     (told,) = problems(environ)
     assert told.startswith(line)
+
+
+DESTINATIONS = {"WALBATCH_DESTINATIONS_FILE": "destinations.toml"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"WALBATCH_MIXPANEL_TOKEN": CANARY},
+        {"WALBATCH_MIXPANEL_URL": "https://proxy.example.com", "WALBATCH_MIXPANEL_TIMEOUT": "10s"},
+        {"WALBATCH_DESTINATION": "mixpanel"},
+        {"WALBATCH_UNKNOWN_OUTCOMES": "hold"},
+        {"WALBATCH_MIXPANEL_REGION": "eu"},
+        {"WALBATCH_MIXPANEL_PROJECT_ID": "1", "WALBATCH_MIXPANEL_SERVICE_ACCOUNT": "a"},
+    ],
+)
+def test_one_destination_beside_the_file_of_several(given: dict[str, str]) -> None:
+    """What describes the only destination would have no effect, so it is refused with the key of each."""
+    names = ", ".join(given)
+    (line,) = problems(given | DESTINATIONS, need_destination=True)
+    assert line.startswith(f"WALBATCH_DESTINATIONS_FILE: lists the destinations, so {names} would have no effect; ")
+
+
+def test_the_file_of_several_needs_no_other_credential() -> None:
+    """Its secrets are in it, or in the files that it names; it is not read before it is needed."""
+    settings = load(environ=DESTINATIONS | {"WALBATCH_MIXPANEL_TOKEN": ""}, env_file=None, need_destination=True)
+    assert settings.destinations_file == Path("destinations.toml")
 
 
 def test_any_free_port_twice() -> None:

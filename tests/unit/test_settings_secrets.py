@@ -44,6 +44,18 @@ def test_secret_given_twice(tmp_path: Path) -> None:
     assert load(environ=TOKEN, env_file=env_file).mixpanel_token == SecretStr("t")
 
 
+def test_secret_file_beside_the_file_of_destinations(tmp_path: Path) -> None:
+    """It is told by the key that was typed; a file of destinations is itself no secret, and may be read by others."""
+    path = secret_file(tmp_path / "token")
+    destinations = secret_file(tmp_path / "destinations.toml", "", 0o644)
+    given = {"WALBATCH_DESTINATIONS_FILE": destinations}
+    assert load(environ=given, env_file=None).destinations_file == Path(destinations)
+    (line,) = problems(given | {"WALBATCH_MIXPANEL_TOKEN_FILE": path})
+    assert line.startswith(
+        "WALBATCH_DESTINATIONS_FILE: lists the destinations, so WALBATCH_MIXPANEL_TOKEN_FILE would have no effect"
+    )
+
+
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o644, 0o444, 0o777])
 def test_secret_that_others_may_read(tmp_path: Path, mode: int) -> None:
     """A file that others may read or write is refused, with its mode and the right one."""

@@ -128,6 +128,7 @@ class SqliteLog:
             store.add_destination(connection, name, self._formerly.get(name))
         connection.execute("COMMIT")
         self._bits = store.destinations(connection)
+        self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
         _checkpoint(connection)
         store.load_recent(connection, self._recent, self._window)
