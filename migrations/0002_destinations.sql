@@ -25,6 +25,15 @@ INSERT INTO cursors (destination, kind) SELECT name, 2 FROM destinations;
 ALTER TABLE dead_letters ADD COLUMN held INTEGER NOT NULL DEFAULT 0;  -- 1: it may have arrived, nobody knows
 CREATE INDEX dead_letters_open ON dead_letters (destination, seq) WHERE resolution IS NULL;
 
+-- Updates that are being sent and must not be sent twice: what a crash leaves here is held.
+CREATE TABLE intents (
+  destination TEXT    NOT NULL,
+  kind        INTEGER NOT NULL,
+  first_seq   INTEGER NOT NULL,
+  last_seq    INTEGER NOT NULL,
+  PRIMARY KEY (destination, kind, first_seq)
+) STRICT, WITHOUT ROWID;
+
 DROP VIEW record_status;
 CREATE VIEW record_status AS
 SELECT e.seq, c.destination, e.kind, e.event_id, e.received_at_ms, e.replay_of,

@@ -2,8 +2,8 @@
 
 A record is serialised once, here. `event`, `time` (an integer: milliseconds, before 1973-03-03 seconds), `distinct_id`
 and `$insert_id` are part of that text, so that every delivery and every replay sends the same bytes and Mixpanel
-deduplicates them (https://docs.mixpanel.com/reference/event-deduplication). An update's payload has its `$time`, so that
-`$last_seen` is right after an outage. No payload has a credential; the sink adds the token. The rules are in
+deduplicates them (https://docs.mixpanel.com/reference/event-deduplication). An update's payload has its `$time`, so
+that `$last_seen` is right after an outage. No payload has a credential; the sink adds the token. The rules are in
 `walbatch.rules`: a stored record can always be sent.
 """
 
@@ -127,7 +127,7 @@ def track(
         distinct_id=who,
         time_ms=time,
         time_given=time == time_ms,
-        payload=_serialise({"event": name, "properties": frozen}, "event.properties"),
+        payload=_serialise({"event": name, "properties": frozen}, "event.properties", rules.MAX_RECORD_BYTES),
         received_at_ms=now_ms,
     )
 
@@ -351,6 +351,7 @@ def _update(
     time = rules.check_time(time_ms, now_ms, f"{where}.update_time")
     update_id = _usable_id(update_id, f"{where}.update_id")
     (name,) = operation
+    update = {**head, "$time": time / 1000, **options, **operation}
     return Record(
         kind=kind,
         event_id=EventId(update_id),
@@ -358,20 +359,18 @@ def _update(
         distinct_id=who,
         time_ms=time,
         time_given=time == time_ms,
-        payload=_serialise({**head, "$time": time / 1000, **options, **operation}, f"{where}.{name[1:]}"),
+        payload=_serialise(update, f"{where}.{name[1:]}", rules.MAX_UPDATE_BYTES),
         received_at_ms=now_ms,
     )
 
 
-def _serialise(record: Mapping[str, Any], field: str) -> str:
+def _serialise(record: Mapping[str, Any], field: str, limit: int) -> str:
     try:
         payload = orjson.dumps(record)
     except TypeError:
         json_text.refuse(record, field)
-    if len(payload) >= rules.MAX_RECORD_BYTES:
-        raise InvalidRecord(
-            field, "TOO_LARGE", f"makes a record of {len(payload)} bytes; it must stay under {rules.MAX_RECORD_BYTES}"
-        )
+    if len(payload) >= limit:
+        raise InvalidRecord(field, "TOO_LARGE", f"makes a record of {len(payload)} bytes; it must stay under {limit}")
     return payload.decode()
 
 

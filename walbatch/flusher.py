@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -21,7 +21,7 @@ from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
 from walbatch.delivery import Answer, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
 from walbatch.errors import LogClosed, Unavailable
-from walbatch.event import Kind
+from walbatch.event import Kind, repeatable
 from walbatch.retry import Breaker, State
 from walbatch.sinks import Sink
 from walbatch.wal import ORDERED, Batch, EventLog, Lane, Settlement
@@ -29,7 +29,7 @@ from walbatch.window import Window
 
 log = structlog.stdlib.get_logger("walbatch.flusher")
 
-SETTLE_AGAIN_S = 1.0
+STORE_AGAIN_S = 1.0
 """How long to wait before a settlement that could not be stored is tried again. The batch is held until then: what
 was delivered must not be sent twice because the disk was full for a moment."""
 
@@ -136,6 +136,9 @@ class Flusher:
         return self._breaker.permit() if self._breaker.wait_s() == 0.0 else None
 
     async def _deliver(self, batch: Batch, ticket: int) -> None:
+        if not await self._note(batch):
+            self._breaker.abandoned(ticket)
+            return
         started_at_ms, started_s = self._clock.wall_ms(), self._clock.monotonic_s()
         attempt = Attempt(
             self._sink,
@@ -165,7 +168,14 @@ class Flusher:
             duration_s=round(self._clock.monotonic_s() - started_s, 3),
         )
         condition, finished_at_ms = self._breaker.condition, self._clock.wall_ms()
-        await self._settle(Settlement(batch, attempt.outcomes, condition, note, started_at_ms, finished_at_ms))
+        settlement = Settlement(batch, attempt.outcomes, condition, note, started_at_ms, finished_at_ms)
+        await self._stored(lambda: self._log.settle(settlement))
+
+    async def _note(self, batch: Batch) -> bool:
+        """Note what must not be sent twice, so that a crash holds it; say whether the batch may be sent."""
+        if not self._hold_unknown or all(repeatable(batch.lane.kind, entry.payload) for entry in batch.entries):
+            return True
+        return await self._stored(lambda: self._log.intend(batch))
 
     def _learn(self, kind: Kind, max_bytes: int | None) -> None:
         """Keep to a limit that the destination has, from the next fetch on."""
@@ -200,14 +210,15 @@ class Flusher:
             )
         return note
 
-    async def _settle(self, settlement: Settlement) -> None:
+    async def _stored(self, store: Callable[[], Awaitable[None]]) -> bool:
+        """Store until it succeeds; False if the log has closed: the batch is pending at the next start."""
         while True:
             try:
-                await self._log.settle(settlement)
+                await store()
             except LogClosed:
-                return  # the batch is pending at the next start, and is sent again
+                return False
             except Unavailable as error:
-                log.warning("flusher.settle_failed", destination=self._destination, error=str(error))
-                await self._clock.wait(self._never, SETTLE_AGAIN_S)
+                log.warning("flusher.store_failed", destination=self._destination, error=str(error))
+                await self._clock.wait(self._never, STORE_AGAIN_S)
             else:
-                return
+                return True

@@ -35,6 +35,9 @@ MAX_DEPTH = 3
 MAX_RECORD_BYTES = 1_000_000
 """A record's JSON is smaller than this: Mixpanel's 1 MB, read as the smaller of its two meanings."""
 
+MAX_UPDATE_BYTES = MAX_RECORD_BYTES - 1000
+"""The same for an update, before the token is put in front of it: Mixpanel counts that as well."""
+
 EARLIEST_MS = 31_536_000_000
 """1971-01-01: Mixpanel refuses earlier times."""
 
@@ -181,9 +184,11 @@ def check_identity(name: str, distinct_id: str, properties: Mapping[str, Any]) -
     if name == "$create_alias":
         check_alias(properties.get("alias", ""), distinct_id, "event.properties.alias", "event.distinct_id")
     if name == "$identify":
-        for key in ("$identified_id", "$anon_id"):
-            if key in properties:
-                check_any_id(properties[key], f"event.properties.{key}")
+        pair = [key for key in ("$identified_id", "$anon_id") if key in properties]
+        for key in pair:
+            check_any_id(properties[key], f"event.properties.{key}")
+        if len(pair) < 2:  # noqa: PLR2004  a project with Simplified ID Merge wants a distinct_id instead
+            check_id(distinct_id, "event.distinct_id", required=True)
 
 
 def check_merged(ids: Sequence[Any], field: str) -> None:

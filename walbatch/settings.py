@@ -229,7 +229,8 @@ def _validate(values: Mapping[str, object], sources: Sources) -> tuple[Settings,
     for detail in details:
         attribute = str(detail["loc"][0])
         shown = "" if attribute.startswith("mixpanel_") else f"{reprlib.repr(str(values[attribute]))} "
-        refused[attribute] = f"{sources.given[attribute].key}: {shown}{complaint(detail, Settings.model_fields[attribute].metadata)}"
+        problem = complaint(detail, Settings.model_fields[attribute].metadata)
+        refused[attribute] = f"{sources.given[attribute].key}: {shown}{problem}"
     return Settings.model_validate({k: v for k, v in values.items() if k not in refused}), refused
 
 

@@ -1,7 +1,7 @@
 """What went in comes out: every record that walbatch accepts is accepted by Mixpanel, and is there as it was sent.
 
-The way is the real one: message, record, `HttpSink`, socket, the fake's own reading of Mixpanel's rules, its export. The
-expectation is made from the message alone, by rules that are written down here a second time.
+The way is the real one: message, record, `HttpSink`, socket, the fake's own reading of Mixpanel's rules, its export.
+What to expect is made from the message alone, by rules that are written down here a second time.
 
 Values are compared as JSON texts, so that 1, 1.0, true and "1" are four things. What is different on purpose:
 
@@ -10,8 +10,8 @@ Values are compared as JSON texts, so that 1, 1.0, true and "1" are four things.
 * The address and the token of an event are not in an export, as at Mixpanel; what the server makes is left out.
 * An event's time before 1973-03-03 loses its fraction of a second.
 
-An event named `$identify` that lacks the pair of ids is for Simplified ID Merge. walbatch cannot know the project's mode,
-so it is sent to such projects only.
+An event that is named `$identify` and has not all that an `IdentityLink` makes it of suits one mode of ID Merge alone.
+walbatch cannot know the project's mode, so such an event is sent only to a project of the mode that it suits.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
 from fakes_in_thread import served
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_strategies import NOW_MS, records
 
@@ -48,8 +48,16 @@ from walbatch.testing.store import ProjectData
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 GUIDE = (Path(__file__).parents[2] / "docs/grpc.md").read_text()
-REASONS = set(re.findall(r"`([A-Z_]+)`", GUIDE.partition("## Reasons of a refusal")[2].partition("What is not refused")[0]))
+REASONS = set(
+    re.findall(r"`([A-Z_]+)`", GUIDE.partition("## Reasons of a refusal")[2].partition("What is not refused")[0])
+)
 SERVER_MADE = {"$import", "$mp_api_endpoint", "$mp_api_timestamp_ms", "mp_processing_time_ms"}
+PLACEHOLDERS = {
+    "00000000-0000-0000-0000-000000000000",
+    *"0 -1 anon anonymous nil none null na undefined unknown true false".split(),
+}
+"""What an id of an event can look like, and Mixpanel does not take."""
+
 LINKS = {"$identify": ("$identified_id", "$anon_id"), "$create_alias": ("distinct_id", "alias")}
 
 
@@ -63,7 +71,7 @@ class Way:
         self._sink = HttpSink(Mixpanel(url, Credentials(token=TOKEN)))
         self._client = httpx.Client(base_url=url, trust_env=False)
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> Self:
         self._runner.run(self._sink.__aenter__())
         return self
 
@@ -110,23 +118,28 @@ def spelled(value: Any) -> str:
 
 def accepted_of(messages: Sequence[pb.Record]) -> list[tuple[pb.Record, Record]]:
     """Return what walbatch accepts, with the message, and check how it refuses the rest."""
-    accepted = []
-    for message in messages:
-        try:
-            accepted.append((message, wire.record(message, NOW_MS)))
-        except InvalidRecord as error:
-            event(f"refused: {error.reason}")
-            assert error.field
-            assert error.reason in REASONS
-            assert error.description.strip()
-    return accepted
+    tried = [(message, built(message)) for message in messages]
+    for _, outcome in tried:
+        if isinstance(outcome, InvalidRecord):
+            assert outcome.field
+            assert outcome.reason in REASONS
+            assert outcome.description.strip()
+    return [(message, outcome) for message, outcome in tried if isinstance(outcome, Record)]
+
+
+def built(message: pb.Record) -> Record | InvalidRecord:
+    """Return the record of a message, or why there is none."""
+    try:
+        return wire.record(message, NOW_MS)
+    except InvalidRecord as error:
+        return error
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(messages=st.lists(records, min_size=1, max_size=12), simplified=st.booleans())
-def test_what_is_accepted_comes_out_as_it_went_in(way: Way, messages: list[pb.Record], simplified: bool) -> None:
+def test_what_is_accepted_comes_out_as_it_went_in(way: Way, *, messages: list[pb.Record], simplified: bool) -> None:
     """Nothing is accepted that Mixpanel refuses, and nothing is changed on the way but what the guide says."""
-    accepted = [one for one in accepted_of(messages) if simplified or not is_simplified_identify(one[1])]
+    accepted = [one for one in accepted_of(messages) if suits(one[1], simplified=simplified)]
     data = way.deliver([record for _, record in accepted], simplified=simplified)
     events = [exported(one.event, record, simplified=simplified) for one, record in accepted if is_event(record)]
     assert way.export() == list(map(spelled, events))
@@ -141,10 +154,12 @@ def test_what_is_accepted_comes_out_as_it_went_in(way: Way, messages: list[pb.Re
             assert spelled(profile.properties) == spelled(mine[0]["$set"])
 
 
-def is_simplified_identify(record: Record) -> bool:
-    """Say whether an event is an `$identify` that only a project with Simplified ID Merge takes: without the pair."""
-    properties = json.loads(record.payload).get("properties", {})
-    return record.name == "$identify" and not {"$identified_id", "$anon_id"} <= properties.keys()
+def suits(record: Record, *, simplified: bool) -> bool:
+    """Say whether a record is for a project of this mode: an `$identify` has the pair, or a distinct_id."""
+    if record.name != "$identify":
+        return True
+    properties = json.loads(record.payload)["properties"]
+    return bool(record.distinct_id) if simplified else {"$identified_id", "$anon_id"} <= properties.keys()
 
 
 def is_event(record: Record) -> bool:
@@ -161,8 +176,13 @@ def pair(message: pb.Record) -> tuple[str, str, str]:
     """Return what a link links, and by which event."""
     link = message.identity_link
     if message.WhichOneof("kind") == "event":
-        name, properties = message.event.name, given_properties(message.event) | {"distinct_id": message.event.distinct_id}
-        first, second = properties["$distinct_ids"] if name == "$merge" else [properties.get(key) for key in LINKS[name]]
+        name, properties = (
+            message.event.name,
+            given_properties(message.event) | {"distinct_id": message.event.distinct_id},
+        )
+        first, second = (
+            properties["$distinct_ids"] if name == "$merge" else [properties.get(key) for key in LINKS[name]]
+        )
         return name, str(first), str(second)
     if link.identified_id:
         return "$identify", link.identified_id, link.anonymous_id
@@ -181,7 +201,7 @@ def exported(message: pb.Event, record: Record, *, simplified: bool) -> dict[str
         who = user or f"$device:{device}"
     properties = given_ones | {key: one for key, one in (("$user_id", user), ("$device_id", device)) if one}
     insert_id = event_id = message.event_id or record.event_id
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,36}", event_id) or event_id.lower() in {"0", "-1", "null"}:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,36}", event_id) or event_id.lower() in PLACEHOLDERS:
         insert_id = hashlib.sha256(event_id.encode()).hexdigest()[:36]
         properties = {"walbatch_event_id": event_id} | properties
     properties.pop("ip", None)
@@ -252,7 +272,100 @@ def cut(value: Any) -> Any:
 
 def milliseconds(message: pb.Event | pb.ProfileUpdate | pb.GroupUpdate, field: str) -> int:
     """Return the time of a message; the present if it has none."""
-    if not message.HasField(field):  # type: ignore[arg-type]  # one of the messages has it
+    if not message.HasField(field):
         return NOW_MS
     time: Timestamp = getattr(message, field)
     return time.seconds * 1000 + time.nanos // 1_000_000
+
+
+AT: dict[str, Any] = {
+    "properties": lambda n: as_event({f"k{i}": i for i in range(n)}),
+    "keys of an inner object": lambda n: as_event({"inner": {f"k{i}": i for i in range(n)}}),
+    "elements": lambda n: as_event({"list": [0] * n}),
+    "levels": lambda n: as_event({"a": json.loads("[" * n + "]" * n)}),
+    "levels of objects": lambda n: as_event({"a": json.loads('{"a":' * n + "1" + "}" * n)}),
+    "length of a property's name": lambda n: as_event({"k" * n: 1}),
+    "length of an event's name": lambda n: as_event({}, name="🦆" * n),
+    "length of a distinct_id": lambda n: as_event({}, distinct_id="é" * n),
+    "length of a device's id": lambda n: as_event({}, distinct_id="", device_id="d" * n),
+    "length of an event's id": lambda n: as_event({}, event_id="i" * n),
+    "length of an address": lambda n: as_event({}, ip="1" * n),
+    "bytes of an event": lambda n: as_event(filled(n, as_event({"big": ""}))),
+    "time": lambda n: as_event({}, event_time=Timestamp(seconds=n // 1000, nanos=n % 1000 * 1_000_000)),
+    "integer": lambda n: as_event({"n": n}),
+    "properties of a profile": lambda n: as_profile({f"k{i}": i for i in range(n)}),
+    "bytes of a profile": lambda n: as_profile(filled(n, as_profile({"big": ""}))),
+    "bytes of a group": lambda n: as_group(filled(n, as_group({"big": ""}))),
+    "names to unset": lambda n: pb.Record(profile_update=pb.ProfileUpdate(distinct_id="u1", unset=names_to(n))),
+    "integer of a profile": lambda n: as_profile({"n": n}),
+    "time of an update": lambda n: as_profile({}, update_time=Timestamp(seconds=n // 1000, nanos=n % 1000 * 1_000_000)),
+}
+"""Records that reach so far, by what is limited."""
+
+MOST: list[tuple[str, int, int]] = [
+    ("properties", 247, 1),
+    ("keys of an inner object", 254, 1),
+    ("elements", 254, 1),
+    ("levels", 3, 1),
+    ("levels of objects", 3, 1),
+    ("length of a property's name", 255, 1),
+    ("length of an event's name", 255, 1),
+    ("length of a distinct_id", 255, 1),
+    ("length of a device's id", 247, 1),
+    ("length of an event's id", 255, 1),
+    ("length of an address", 45, 1),
+    ("bytes of an event", 999_999, 1),
+    ("time", NOW_MS + 3_600_000, 1),
+    ("time", 31_536_000_000, -1),
+    ("integer", 2**64 - 1, 1),
+    ("integer", -(2**63), -1),
+    ("properties of a profile", 2000, 1),
+    ("bytes of a profile", 998_999, 1),
+    ("bytes of a group", 998_999, 1),
+    ("names to unset", 2000, 1),
+    ("integer of a profile", 2**64 - 1, 1),
+    ("integer of a profile", -(2**63), -1),
+    ("time of an update", NOW_MS + 3_600_000, 1),
+    ("time of an update", 31_536_000_000, -1),
+]
+"""The furthest that is accepted, and in which direction it would be too far."""
+
+
+@pytest.mark.parametrize(("what", "most", "step"), MOST, ids=[f"{what} {most}" for what, most, _ in MOST])
+def test_what_is_just_within_a_limit_is_accepted_by_both(way: Way, what: str, most: int, step: int) -> None:
+    """The last value that fits is taken by both; the next one is refused by walbatch already."""
+    message = AT[what](most)
+    ((_, record),) = accepted_of([message])
+    way.deliver([record])
+    assert accepted_of([AT[what](most + step)]) == []
+
+
+def as_event(properties: dict[str, Any], **fields: Any) -> pb.Record:
+    """Build the record of an event."""
+    return pb.Record(
+        event=pb.Event(**{"name": "E", "distinct_id": "u1", "properties_json": json.dumps(properties)} | fields)
+    )
+
+
+def as_profile(properties: dict[str, Any], **fields: Any) -> pb.Record:
+    """Build the record of an update of a profile."""
+    return pb.Record(
+        profile_update=pb.ProfileUpdate(distinct_id="u1", set=pb.Properties(json=json.dumps(properties)), **fields)
+    )
+
+
+def as_group(properties: dict[str, Any]) -> pb.Record:
+    """Build the record of an update of a group."""
+    return pb.Record(
+        group_update=pb.GroupUpdate(group_key="k", group_id="g", set=pb.Properties(json=json.dumps(properties)))
+    )
+
+
+def names_to(count: int) -> pb.PropertyNames:
+    """Return so many names."""
+    return pb.PropertyNames(names=[f"k{n}" for n in range(count)])
+
+
+def filled(size: int, empty: pb.Record) -> dict[str, Any]:
+    """Return properties that make the payload of a record so many bytes long, given it with an empty text."""
+    return {"big": "x" * (size - len(wire.record(empty, NOW_MS).payload))}

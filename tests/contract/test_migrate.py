@@ -68,7 +68,8 @@ async def test_a_migration_that_fails_leaves_the_old_schema(
 VERSION_1 = """
 INSERT INTO events (seq, kind, event_id, payload, received_at_ms) VALUES
   (1, 0, 'a', '{"event":"a","properties":{"time":1,"distinct_id":"u1"}}', 5),
-  (2, 1, 'p', '{"$distinct_id":"u1","$set":{}}', 6), (3, 0, 'b', '{"event":"b","properties":{"time":2,"distinct_id":"u1"}}', 7),
+  (2, 1, 'p', '{"$distinct_id":"u1","$set":{}}', 6),
+  (3, 0, 'b', '{"event":"b","properties":{"time":2,"distinct_id":"u1"}}', 7),
   (4, 0, 'c', '{"event":"c","properties":{"time":3,"distinct_id":"u1"}}', 8);
 UPDATE accepted SET count = 3, bytes = 150 WHERE kind = 0;
 UPDATE accepted SET count = 1, bytes = 31 WHERE kind = 1;
@@ -80,14 +81,19 @@ INSERT INTO destinations (name, state, failures, last_error) VALUES ('there', 'o
 """A log of the first schema: at `there` a was sent, b refused, and c and p wait; `elsewhere` got nothing yet."""
 
 
-async def test_a_log_of_the_first_version_goes_on_with_all_its_counts(directory: Path, clock: FakeClock) -> None:
-    """The counts of each destination, its condition and its dead letters are those of before; groups are added."""
+def make_version_1(directory: Path) -> None:
+    """Make such a log."""
     directory.mkdir(mode=0o700)
     connection = driver.open_writer(directory / "events.db")
     sql = migrate.migrations()[0][1]
     connection.executescript(f"{sql} PRAGMA application_id = {migrate.APPLICATION_ID}; PRAGMA user_version = 1;")
     connection.executescript(VERSION_1)
     connection.close()
+
+
+async def test_a_log_of_the_first_version_goes_on_with_all_its_counts(directory: Path, clock: FakeClock) -> None:
+    """The counts of each destination, its condition and its dead letters are those of before; groups are added."""
+    make_version_1(directory)
     async with open_log(directory, clock, "there", "elsewhere", "third") as log:
         backlog = await log.backlog()
         assert ids(await log.fetch(EVENTS, NOW)) == "c"

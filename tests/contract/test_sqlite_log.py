@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from log_records import BAD, EVENTS, NOW, counts_of, deliver, event, events, ids, open_log, settlement
+from log_records import BAD, EVENTS, NOW, copied, counts_of, deliver, event, events, ids, open_log, settlement
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED, RETRY
@@ -276,3 +276,31 @@ async def test_sizes_are_those_of_the_files(log: SqliteLog, clock: FakeClock) ->
     database, wal = log.sizes()
     assert database == before > 0
     assert wal > 0
+
+
+async def test_what_was_noted_and_not_settled_is_held_at_the_next_start(
+    tmp_path: Path, directory: Path, clock: FakeClock
+) -> None:
+    """After a crash in between, updates that count twice wait for a person; the others of the batch are owed again."""
+    lane = Lane("there", Kind.PROFILE)
+    operations = {"a": "$set", "b": "$add", "c": "$append", "d": "$unset", "e": "$add"}
+    async with open_log(directory, clock) as log:
+        for name, operation in operations.items():
+            values: Any = ["n"] if operation == "$unset" else {"n": 1}
+            fields = {"operation": operation, "properties": values, "update_id": name, "now_ms": clock.wall_ms()}
+            await log.append([profile_update(distinct_id="u1", **fields)])
+        first = await log.fetch(lane, replace(NOW, max_size=4))
+        await log.intend(first)
+        crashed = copied(log.path, tmp_path / "crashed")
+        await log.settle(settlement(first, [DELIVERED] * 4))
+        settled = copied(log.path, tmp_path / "settled")
+    async with open_log(crashed.parent, clock) as log:
+        counts = await counts_of(log, lane)
+        assert (counts.pending, counts.sent, counts.dead, counts.held) == (3, 0, 2, 2)
+        assert ids(await log.fetch(lane, NOW)) == "a"
+        assert ids(await log.fetch(lane, NOW)) == "de"
+    async with open_log(settled.parent, clock) as log:
+        counts = await counts_of(log, lane)
+        assert (counts.pending, counts.sent, counts.held) == (1, 4, 0)
+    async with open_log(crashed.parent, clock) as log:
+        assert (await counts_of(log, lane)).held == 2

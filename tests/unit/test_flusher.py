@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Settled, Split
 from walbatch.errors import BacklogFull, CommitFailed, LogClosed, Unavailable
 from walbatch.event import Kind
-from walbatch.flusher import SETTLE_AGAIN_S
+from walbatch.flusher import STORE_AGAIN_S
 from walbatch.retry import Condition, State
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.sink import Answering, ScriptedSink, accept
@@ -94,7 +94,7 @@ async def test_profiles_go_out_one_by_one_in_order() -> None:
         await rig.sink.called(1)
         await settle_down()
         assert len(rig.sink.calls) == 1
-        await rig.clock.advance(SETTLE_AGAIN_S)
+        await rig.clock.advance(STORE_AGAIN_S)
         await rig.sink.called(2)
         await rig.clock.advance(1)
         await rig.sink.has(4)
@@ -261,9 +261,9 @@ async def test_a_settlement_that_fails_is_tried_again_without_sending_again(erro
         await rig.append(*numbered(0, 50))
         await rig.sink.called(1)
         for _ in range(3):
-            assert await rig.clock.sleeper(0.5) == SETTLE_AGAIN_S
+            assert await rig.clock.sleeper(0.5) == STORE_AGAIN_S
             assert (await rig.counts()).in_flight == 50
-            await rig.clock.advance(SETTLE_AGAIN_S)
+            await rig.clock.advance(STORE_AGAIN_S)
         await rig.settled(50)
     assert len(rig.sink.calls) == 1
     assert (await rig.counts()).sent == 50

@@ -11,7 +11,7 @@ from walbatch.batching import BatchPolicy
 from walbatch.delivery import Hold, Pause
 from walbatch.errors import CommitFailed
 from walbatch.event import Kind
-from walbatch.flusher import SETTLE_AGAIN_S
+from walbatch.flusher import STORE_AGAIN_S
 from walbatch.retry import Condition, State
 from walbatch.testing.sink import ScriptedSink
 from walbatch.wal import Lane
@@ -69,11 +69,11 @@ async def test_drain_waits_for_a_settlement_that_is_tried_again() -> None:
     rig.log.errors = [CommitFailed("no")]
     async with rig.running() as run:
         await rig.append("a")
-        await rig.clock.sleeper(SETTLE_AGAIN_S)
+        await rig.clock.sleeper(STORE_AGAIN_S)
         rig.flusher.drain()
         await settle_down()
         assert not run.done()
-        await rig.clock.advance(SETTLE_AGAIN_S)
+        await rig.clock.advance(STORE_AGAIN_S)
         await run
     assert (await rig.counts()).sent == 1
 

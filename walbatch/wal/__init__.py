@@ -1,9 +1,10 @@
-"""The log's contract: four verbs, the same for every engine.
+"""The log's contract, the same for every engine.
 
     append    durable on return
     fetch     oldest first; a record that was handed out is not handed out again until it is settled, or the
               process ends: what is in flight is kept in memory only, so that a crash needs no repair
     settle    durable on return
+    intend    for what must not be sent twice: durable on return, before it is sent
     backlog   cheap at any size
 
 `MemoryLog` is this contract as the shortest program that keeps it; `SqliteLog` keeps it on disk. One conformance
@@ -154,6 +155,17 @@ class EventLog(Protocol):
         Entries that were given back are due at once. When delivery lags, what came before and what comes from then
         on are handed out in turns (`walbatch.batching.Turns`), but never out of order in an ordered lane. A batch may
         be smaller than the policy allows. Cancel-safe: nothing is handed out then. One caller a lane at a time.
+        """
+        ...
+
+    async def intend(self, batch: Batch) -> None:
+        """Note that a batch of an ordered lane is about to be sent; durable on return.
+
+        If it is not settled before the process ends, its updates that would count twice (`event.repeatable`) are
+        held as `Unknown` at the next start, instead of being handed out again. Needed only where that is the policy.
+
+        Raises:
+            CommitFailed, BacklogFull: it is not known to be noted; do not send.
         """
         ...
 

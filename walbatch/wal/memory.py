@@ -115,6 +115,9 @@ class MemoryLog:
             self._behind[lane].discard(offset)
         return Batch(lane, entries)
 
+    async def intend(self, batch: Batch) -> None:
+        """See `EventLog.intend`; nothing survives this log's end, so there is nothing to note."""
+
     async def settle(self, settlement: Settlement) -> None:
         """See `EventLog.settle`."""
         lane = settlement.batch.lane

@@ -38,7 +38,7 @@ from walbatch.clock import Clock
 from walbatch.errors import BacklogFull, CommitFailed, FatalError, StorageFailed, WalbatchError
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, recovery, store
+from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, intents, recovery, store
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
@@ -46,7 +46,7 @@ from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.recent import WINDOW, RecentIds
-from walbatch.wal.transaction import Answer, Discard, Planner, Purge, Transaction, Write
+from walbatch.wal.transaction import Answer, Discard, Intent, Planner, Purge, Transaction, Write
 
 T = TypeVar("T")
 
@@ -126,8 +126,10 @@ class SqliteLog:
         connection.execute("BEGIN IMMEDIATE")
         for name in dict.fromkeys(lane.destination for lane in self._lanes):
             store.add_destination(connection, name, self._formerly.get(name))
-        connection.execute("COMMIT")
         self._bits = store.destinations(connection)
+        for lane in self._lanes:
+            intents.recover(connection, lane, self._bits[lane.destination], self._clock.wall_ms())
+        connection.execute("COMMIT")
         self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
         _checkpoint(connection)
@@ -187,6 +189,10 @@ class SqliteLog:
             if entries:
                 self._turns[lane].took(live=live)
                 return Batch(lane, entries)
+
+    async def intend(self, batch: Batch) -> None:
+        """See `EventLog.intend`."""
+        await self._commits.submit(Intent(batch))
 
     async def settle(self, settlement: Settlement) -> None:
         """See `EventLog.settle`."""

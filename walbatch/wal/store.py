@@ -123,7 +123,10 @@ def last_offset(connection: Connection) -> int:
 
 
 def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run], settled_through: int) -> None:
-    """Record the settled runs of a batch, the lane's new watermark, and the destination's condition."""
+    """Record the settled runs of a batch, the lane's new watermark, and the destination's condition.
+
+    The watermark is never lowered: 0 leaves it where it is.
+    """
     lane = settlement.batch.lane
     for run in settled:
         _settle_run(connection, lane, settlement, run)

@@ -8,7 +8,7 @@ from functools import partial
 
 from walbatch.event import Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import Appended, Lane, Settlement, dead_letters, store
+from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, intents, store
 from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import LaneState, Run, runs
 from walbatch.wal.purge import purge
@@ -32,7 +32,14 @@ class Discard:
     now_ms: int
 
 
-Write = Sequence[Record] | Settlement | Purge | Discard
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Note that a batch is about to be sent."""
+
+    batch: Batch
+
+
+Write = Sequence[Record] | Settlement | Purge | Discard | Intent
 Answer = list[Appended] | int | None
 """What a write is answered: where its records are, how many were deleted or closed, or nothing."""
 
@@ -48,6 +55,7 @@ class Transaction:
     """Each with its runs, and the watermark of its lane after it."""
     purges: list[Purge] = field(default_factory=list)
     discards: list[Discard] = field(default_factory=list)
+    intents: list[Intent] = field(default_factory=list)
     offsets: Sequence[Offset] = ()
     purged: int = 0
     discarded: list[int] = field(default_factory=list)
@@ -61,6 +69,10 @@ class Transaction:
             self.offsets = store.append(connection, self.records, self.routes, bits)
             for settlement, cut, settled_through in self.settlements:
                 store.settle(connection, settlement, [run for run in cut if run.settled], settled_through)
+                if settlement.batch.lane.kind in ORDERED:
+                    intents.remove(connection, settlement.batch)
+            for intent in self.intents:
+                intents.add(connection, intent.batch)
             for slice_ in self.purges:
                 self.purged += purge(connection, lanes, slice_.before_ms, slice_.limit)
             self.discarded = [_discard(connection, discard) for discard in self.discards]
@@ -102,6 +114,9 @@ class Planner:
                 case Purge():
                     planned.purges.append(write)
                     planned.answers.append(lambda: planned.purged)
+                case Intent():
+                    planned.intents.append(write)
+                    planned.answers.append(lambda: None)
                 case Discard():
                     planned.answers.append(partial(self._discarded, len(planned.discards)))
                     planned.discards.append(write)
