@@ -120,7 +120,7 @@ class Client:
         who = f"{self._name}-p{user}"
         plain = ("$set", "$set_once", "$union", "$unset", "$delete")
         operation = self._random.choice(plain if user % 3 == 0 else (*plain[:-1], "$add", "$append", "$remove"))
-        value, poison = self._value(operation, 0.0005)
+        value, poison = self._value(operation, 0.0003)
         update = pb.ProfileUpdate(update_id=f"{self._name}-u-{self._made}", distinct_id=who)
         self._fill(update, operation, value)
         return Sent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -37,10 +38,14 @@ def grown(logs: Sequence[Path], size: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for servers that come back at the same address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that was free a moment ago, for servers that come back at the same address.
+
+    Not one that the system would choose: it gives those to outgoing connections as well, also a moment later.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def environment(**settings: object) -> dict[str, str]:
