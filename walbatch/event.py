@@ -204,6 +204,8 @@ def identity_link(*, identified_id: str, anonymous_id: str, link_id: str = "", n
     rules.check_id(anonymous_id, "identity_link.anonymous_id", required=True)
     device_id = anonymous_id.removeprefix(_DEVICE)
     rules.check_id(device_id, "identity_link.anonymous_id", required=True)
+    if anonymous_id == identified_id:
+        raise InvalidRecord("identity_link.anonymous_id", "CONFLICT", "is the user's own id; there is nothing to link")
     pair = {"$identified_id": identified_id, "$anon_id": anonymous_id}
     return track(
         name="$identify",

@@ -73,7 +73,7 @@ def identify(message: pb.IdentifyUserRequest, now_ms: int) -> list[Record]:
         update = events.profile_update(
             distinct_id=message.user_id, operation="$set", properties=traits, update_id=message.event_id, now_ms=now_ms
         )
-        if not message.anonymous_id:
+        if message.anonymous_id in ("", message.user_id):
             return [update]
         link = events.identity_link(identified_id=message.user_id, anonymous_id=message.anonymous_id, now_ms=now_ms)
     except InvalidRecord as error:

@@ -44,6 +44,7 @@ REFUSED_LINKS: dict[str, tuple[dict[str, Any], str, str]] = {
     "long visitor": ({"anonymous_id": "a" * 256}, "anonymous_id", "TOO_LONG"),
     "bad visitor": ({"anonymous_id": "unknown"}, "anonymous_id", "BAD_ID"),
     "bad device": ({"anonymous_id": "$device:null"}, "anonymous_id", "BAD_ID"),
+    "the user's own id": ({"anonymous_id": "u1"}, "anonymous_id", "CONFLICT"),
     "blank id": ({"link_id": " "}, "link_id", "REQUIRED"),
     "long id": ({"link_id": "i" * 256}, "link_id", "TOO_LONG"),
     "half a character": ({"anonymous_id": "\ud800"}, "anonymous_id", "NOT_UNICODE"),

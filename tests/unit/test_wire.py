@@ -251,7 +251,7 @@ def test_a_record_of_no_kind_is_refused() -> None:
 
 
 def test_identify_user_is_an_update_and_a_link() -> None:
-    """The id is the update's; the link has its own. Without an anonymous id there is no link."""
+    """The id is the update's; the link has its own. Without another id than the user's there is no link."""
     request = pb.IdentifyUserRequest(user_id="u1", anonymous_id="a1", traits_json='{"plan":"pro"}', event_id="x1")
     update, link = wire.identify(request, NOW_MS)
     assert orjson.loads(update.payload)["$set"] == {"plan": "pro"}
@@ -261,6 +261,7 @@ def test_identify_user_is_an_update_and_a_link() -> None:
     assert orjson.loads(alone.payload)["$set"] == {"n": 1}
     (bare,) = wire.identify(pb.IdentifyUserRequest(user_id="u1"), NOW_MS)
     assert orjson.loads(bare.payload)["$set"] == {}
+    assert len(wire.identify(pb.IdentifyUserRequest(user_id="u1", anonymous_id="u1"), NOW_MS)) == 1
 
 
 @pytest.mark.parametrize(

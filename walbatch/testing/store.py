@@ -165,7 +165,8 @@ class ProjectData:
     def _link(self, record: Received) -> None:
         name, properties = record.name(), record.properties()
         ids = properties["$distinct_ids"] if name == "$merge" else [properties.get(key) for key in IDENTITY_PAIRS[name]]
-        self.identities.link(name, str(ids[0]), str(ids[1]), effective=not self.project.simplified)
+        if None not in ids:  # in a Simplified project it may be an event like any other, and links nothing
+            self.identities.link(name, str(ids[0]), str(ids[1]), effective=not self.project.simplified)
 
 
 def _target(update: Mapping[str, Any]) -> str | GroupId:
