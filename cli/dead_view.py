@@ -97,12 +97,14 @@ def print_groups(groups: Iterable[Group]) -> None:
     if not console.is_terminal:
         console.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would fold the reasons
     table = Table("id", "to", "lane", "count", "why", "first", "last", "example", box=None, pad_edge=False)
-    table.columns[3].justify = table.columns[6].justify = "right"
+    table.columns[3].justify = table.columns[7].justify = "right"
     table.columns[4].overflow = "fold"
     for group in groups:
         key = group.key
         count, example = f"{group.count:,}", str(group.example)
-        table.add_row(key.id, key.destination, key.lane, count, why(key), utc(group.first_ms), utc(group.last_ms), example)
+        table.add_row(
+            key.id, key.destination, key.lane, count, why(key), utc(group.first_ms), utc(group.last_ms), example
+        )
     console.print(table)
 
 
@@ -133,7 +135,8 @@ def matching(plan: Plan, destination: str) -> str:
         return "0 letters match"
     held = f", {plan.held} of them held" if plan.held else ""
     return (
-        f"{plan.count} dead letters to {destination} match{held}, refused from {utc(plan.first_ms)} to {utc(plan.last_ms)}"
+        f"{plan.count} dead letters to {destination} match{held}, refused from {utc(plan.first_ms)}"
+        f" to {utc(plan.last_ms)}"
     )
 
 

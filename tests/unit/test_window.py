@@ -46,3 +46,18 @@ def test_it_stays_within_its_bounds(maximum: int, answers: list[bool]) -> None:
     for good in answers:
         window.succeeded() if good else window.throttled()
         assert 1 <= window.size <= maximum
+
+
+def test_it_settles_near_what_the_destination_takes() -> None:
+    """A destination that takes four at a time is soon asked for about that many, and seldom for too many."""
+    window, refused, sizes = Window(10), 0, []
+    for _ in range(1000):
+        if window.size > 4:
+            refused += 1
+            window.throttled()
+        else:
+            window.succeeded()
+        sizes.append(window.size)
+    assert 2 <= min(sizes[10:]) <= max(sizes[10:]) <= 5
+    assert sum(sizes) / len(sizes) > 3
+    assert refused < 150
