@@ -15,6 +15,7 @@ from .changing import check_asking, confirmed, confirmed_by_number, follow, open
 from .choosing import PARTLY_DONE, Target, check_destination, choice_of, end, named_letters
 from .options import DataDir, Json, local_settings
 from .selecting import Destination, DistinctId, DryRun, Event, Limit, Since, Until, Yes
+from .table import counted
 
 if TYPE_CHECKING:
     from walbatch.dead import Corrections, Refusal
@@ -122,7 +123,7 @@ def export(
             sys.stdout.buffer.write(export_line(letter))
             count += 1
     sys.stdout.buffer.flush()
-    typer.echo(f"{count} letters", err=True)
+    typer.echo(counted(count, "letter"), err=True)
     end(missing, some=bool(count))
 
 
@@ -218,7 +219,7 @@ def discard(
             body = {"destination": target.destination, "choice": asdict(target.choice), "expected": count}
             for report in follow(log.stream("/dead/discard", body), "discarded", count):
                 done = report["discarded"]
-        typer.echo(f"{done} letters are discarded", err=True)
+        typer.echo(f"{counted(done, 'letter')} discarded", err=True)
     if as_json:
         typer.echo(json.dumps(target.document() | {"discarded": done}))
     elif dry_run:
@@ -289,14 +290,14 @@ def _tell(target: Target, done: int, refused: Sequence[Refusal]) -> None:
     for refusal in refused:
         typer.echo(refusal_text(refusal), err=True)
     if done:
-        again = f"{done} records are in the log again, for {target.destination} only"
+        again = f"{counted(done, 'record')} in the log again, for {target.destination} only"
         typer.echo(f"{again}; follow them with `walbatch stats`", err=True)
 
 
 def _given_up(count: int, confirm: int | None) -> bool:
     if confirm is None:
         return confirmed_by_number(
-            f"{count} records will never be sent", count, instead=f"say --confirm {count} to go ahead"
+            f"{counted(count, 'record')} will never be sent", count, instead=f"say --confirm {count} to go ahead"
         )
     if confirm != count:
         raise typer.BadParameter(f"--confirm: {count} letters match, not {confirm}; nothing was discarded")

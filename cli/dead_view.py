@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .selecting import utc
+from .table import console, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from walbatch.dead import Refusal
     from walbatch.wal.dead_letters import Group, Key, Letter, Plan
-
-PIPE_WIDTH = 200
 
 _CONTROLS = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0))}
 """Characters that JSON leaves alone and that can command a terminal."""
@@ -90,12 +89,8 @@ def _said(key: Key) -> dict[str, Any]:
 
 def print_groups(groups: Iterable[Group]) -> None:
     """Print one line for each group."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)  # a reason is not ours, and may hold brackets
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would fold the reasons
     table = Table("id", "to", "lane", "count", "why", "first", "last", "example", box=None, pad_edge=False)
     table.columns[3].justify = table.columns[7].justify = "right"
     table.columns[4].overflow = "fold"
@@ -105,7 +100,7 @@ def print_groups(groups: Iterable[Group]) -> None:
         table.add_row(
             key.id, key.destination, key.lane, count, why(key), utc(group.first_ms), utc(group.last_ms), example
         )
-    console.print(table)
+    console().print(table)
 
 
 def letter_text(letter: Letter, copies: Sequence[tuple[int, str]]) -> str:
@@ -135,14 +130,15 @@ def matching(plan: Plan, destination: str) -> str:
         return "0 letters match"
     held = f", {plan.held} of them held" if plan.held else ""
     return (
-        f"{plan.count} dead letters to {destination} match{held}, refused from {utc(plan.first_ms)}"
+        f"{counted(plan.count, 'dead letter')} selected for {destination}{held}, dead from {utc(plan.first_ms)}"
         f" to {utc(plan.last_ms)}"
     )
 
 
 def refusal_text(refusal: Refusal) -> str:
     """Say why a corrected record was not taken."""
-    return printable(f"record {refusal.number} stays: {refusal.field}: {refusal.description} ({refusal.reason})")
+    what = ": ".join(part for part in (refusal.field, refusal.description) if part)
+    return printable(f"record {refusal.number} stays: {what} ({refusal.reason})")
 
 
 def printable(text: str) -> str:

@@ -13,6 +13,7 @@ import typer
 from .changing import confirmed, follow, open_log
 from .options import DataDir, Json, local_settings
 from .selecting import Destination, DistinctId, DryRun, Event, Limit, Since, Until, Yes, time_ms, utc
+from .table import counted
 
 if TYPE_CHECKING:
     from walbatch.settings import Settings
@@ -68,7 +69,7 @@ def replay(
             for report in follow(log.stream("/replay", body), "replayed", plan.count):
                 done = report["replayed"]
             typer.echo(
-                f"{done} records are in the log again and will be sent; follow them with `walbatch stats`", err=True
+                f"{counted(done, 'record')} in the log again, to be sent; follow with `walbatch stats`", err=True
             )
     if as_json:
         typer.echo(json.dumps({"plan": asdict(plan), "replayed": done}))

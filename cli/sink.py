@@ -69,9 +69,11 @@ def sink(
     ] = 0.0,
     status: Annotated[int, typer.Option(min=300, max=599, help="What a failing request is answered.")] = 503,
     latency: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long to wait before each answer: 200ms, 2s.")
+        str, typer.Option(metavar="DURATION", help="How long to wait before each request is processed: 200ms, 2s.")
     ] = "0s",
-    token: Annotated[str, typer.Option(help="Refuse imports with any other project token.")] = "",
+    token: Annotated[
+        str, typer.Option(help="Refuse imports with any other token; other records with one are lost.")
+    ] = "",
     seed: Annotated[int | None, typer.Option(help="Make the failures repeatable.")] = None,
     script: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Play the faults of this file: docs/fake-mixpanel.md.")

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from .options import DataDir, Json, local_settings
+from .table import console, counted
 
 
 def stats(data_dir: DataDir = None, as_json: Json = False) -> None:
@@ -56,27 +57,22 @@ def _from_disk(directory: Path) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)  # an error text is not ours, and may hold brackets
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would cut the numbers
+    out = console()
     for destination in document["destinations"]:
-        console.print(_sentence(document, destination), soft_wrap=True)
+        out.print(_sentence(document, destination), soft_wrap=True)
     if document["dead"]:
-        console.print(_dead_sentence(document), soft_wrap=True)
+        out.print(_dead_sentence(document), soft_wrap=True)
     table = Table("to", "lane", *(name.replace("_", " ") for name in _COLUMNS), box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
     for destination in document["destinations"]:
         for lane in destination["lanes"]:
             table.add_row(destination["name"], lane["name"], *(f"{lane[name]:,}" for name in _COLUMNS))
-    console.print(table)
-    console.print(_footer(document), soft_wrap=True)
+    out.print(table)
+    out.print(_footer(document), soft_wrap=True)
 
-
-PIPE_WIDTH = 200
 
 _COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
 
@@ -99,8 +95,7 @@ def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:
 
 def _dead_sentence(document: dict[str, Any]) -> str:
     held = f", {document['held']:,} of them held: they may have arrived" if document["held"] else ""
-    letters = "dead letter" if document["dead"] == 1 else "dead letters"
-    return f"{document['dead']:,} {letters}{held}; see `walbatch dead list`."
+    return f"{counted(document['dead'], 'dead letter')}{held}; see `walbatch dead list`."
 
 
 def _footer(document: dict[str, Any]) -> str:

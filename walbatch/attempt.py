@@ -60,7 +60,7 @@ class Attempt:
                 await self._refused(part, refusal)
             case Hold(unknown=unknown, reason=reason):
                 if unknown:
-                    self._hold(part, reason)
+                    self._set_aside(part, reason)
             case Pause():
                 pass
             case _:
@@ -70,7 +70,7 @@ class Attempt:
     async def _refused(self, part: Sequence[int], refusal: Split) -> None:
         if len(part) == 1:
             self.outcomes[part[0]] = Rejected(refusal.code, "", refusal.reason)
-        elif refusal.unknown and (rest := self._hold(part, refusal.reason)) != list(part):
+        elif refusal.unknown and (rest := self._set_aside(part, refusal.reason)) != list(part):
             await self._ask(rest)
         elif refusal.code == TOO_LARGE:
             for piece in self._pieces(part, refusal):
@@ -85,7 +85,7 @@ class Attempt:
         else:
             await self._ask(second)
 
-    def _hold(self, part: Sequence[int], reason: str) -> list[int]:
+    def _set_aside(self, part: Sequence[int], reason: str) -> list[int]:
         """Take out what must not be sent twice, if that is the policy, and return the rest."""
         held = [i for i in part if self._hold_unknown and not repeatable(self._kind, self._payloads[i])]
         for index in held:

@@ -126,7 +126,7 @@ def track(
         name=name,
         distinct_id=who,
         time_ms=time,
-        time_given=time == time_ms,
+        time_given=time_ms is not None and time_ms <= now_ms,
         payload=_serialise({"event": name, "properties": frozen}, "event.properties", rules.MAX_RECORD_BYTES),
         received_at_ms=now_ms,
     )
@@ -204,8 +204,7 @@ def identity_link(*, identified_id: str, anonymous_id: str, link_id: str = "", n
     rules.check_id(anonymous_id, "identity_link.anonymous_id", required=True)
     device_id = anonymous_id.removeprefix(_DEVICE)
     rules.check_id(device_id, "identity_link.anonymous_id", required=True)
-    if anonymous_id == identified_id:
-        raise InvalidRecord("identity_link.anonymous_id", "CONFLICT", "is the user's own id; there is nothing to link")
+    rules.check_different(identified_id, anonymous_id, "identity_link.anonymous_id")
     pair = {"$identified_id": identified_id, "$anon_id": anonymous_id}
     return track(
         name="$identify",

@@ -67,7 +67,7 @@ class Flusher:
         self._never = asyncio.Event()
 
     async def run(self) -> None:
-        """Deliver until `drain` was called and nothing more can go out. Cancelling it leaves the rest pending."""
+        """Deliver until `drain` was called and nothing more can go out. Cancelled, the rest stays pending, or held."""
         async with asyncio.TaskGroup() as lanes:
             for kind in self._policies:
                 lanes.create_task(self._serve(Lane(self._destination, kind)))
@@ -149,7 +149,7 @@ class Flusher:
         )
         try:
             await attempt.run()
-        except asyncio.CancelledError:  # an interrupted record is no failure: it stays pending, no attempt is counted
+        except asyncio.CancelledError:  # no failure: what was noted is held at the next start, the rest is pending
             self._breaker.abandoned(ticket)
             raise
         self._learn(batch.lane.kind, attempt.max_bytes)
@@ -211,7 +211,7 @@ class Flusher:
         return note
 
     async def _stored(self, store: Callable[[], Awaitable[None]]) -> bool:
-        """Store until it succeeds; False if the log has closed: the batch is pending at the next start."""
+        """Store until it succeeds; False if the log has closed: the next start knows what it knew."""
         while True:
             try:
                 await store()

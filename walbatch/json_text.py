@@ -41,12 +41,12 @@ def parse(text: str | bytes, field: str, *, exact: bool = True) -> dict[str, Any
         # The error's own text can quote the document, which may hold personal data: say only where it is.
         line = f"line {error.lineno} " if error.lineno > 1 else ""
         where = f"from {line}column {error.colno} on"
-        explain(text, field, f" ({where})")
+        refuse_if_known(text, field, f" ({where})")
         raise InvalidRecord(field, "NOT_JSON", f"is not valid JSON {where}") from None
     if not isinstance(value, dict):
         raise InvalidRecord(field, "NOT_AN_OBJECT", 'must be one JSON object, such as {"plan": "pro"}')
     if exact and _beyond(value, LOW, HIGH, _LEVELS):
-        explain(text, field)
+        refuse_if_known(text, field)
     return value
 
 
@@ -108,7 +108,7 @@ def _beyond(value: Any, low: float, high: float, levels: int) -> bool:
             return False
 
 
-def explain(text: str | bytes, field: str, where: str = "") -> None:
+def refuse_if_known(text: str | bytes, field: str, where: str = "") -> None:
     """Raise what is wrong with a text, if the slower and more patient parser of the standard library can tell."""
 
     def integer(digits: str) -> int:

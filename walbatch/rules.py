@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any
 
 from walbatch.errors import InvalidRecord
-from walbatch.json_text import HIGH, LOW, check_unicode, explain
+from walbatch.json_text import HIGH, LOW, check_unicode, refuse_if_known
 
 MAX_NAME = 255
 """Characters of an id, an event's name or a property's name. Mixpanel cuts longer ones without a word."""
@@ -98,7 +98,7 @@ def check_time(time_ms: int | None, now_ms: int, field: str) -> int:
     if time_ms is None:
         return now_ms
     if time_ms < EARLIEST_MS:
-        raise InvalidRecord(field, "TOO_EARLY", "is before 1971-01-01; is it in seconds instead of milliseconds?")
+        raise InvalidRecord(field, "TOO_EARLY", "is before 1971-01-01; check its unit")
     if time_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidRecord(field, "IN_THE_FUTURE", "is more than an hour ahead; check the sender's clock")
     return min(time_ms, now_ms)
@@ -144,7 +144,7 @@ def _check_large(value: float, field: str, source: str) -> None:
     if not isfinite(value):
         raise InvalidRecord(field, "NOT_FINITE", "is NaN or an infinity, which JSON has no word for")
     if source:
-        explain(source, "event.properties_json")
+        refuse_if_known(source, "event.properties_json")
 
 
 def check_special(properties: Mapping[str, Any]) -> None:
@@ -187,7 +187,9 @@ def check_identity(name: str, distinct_id: str, properties: Mapping[str, Any]) -
         pair = [key for key in ("$identified_id", "$anon_id") if key in properties]
         for key in pair:
             check_any_id(properties[key], f"event.properties.{key}")
-        if len(pair) < 2:  # noqa: PLR2004  a project with Simplified ID Merge wants a distinct_id instead
+        if len(pair) == 2:  # noqa: PLR2004  a pair
+            check_different(properties["$identified_id"], properties["$anon_id"], "event.properties.$anon_id")
+        else:  # a project with Simplified ID Merge wants a distinct_id instead
             check_id(distinct_id, "event.distinct_id", required=True)
 
 
@@ -199,6 +201,12 @@ def check_merged(ids: Sequence[Any], field: str) -> None:
         check_any_id(one, field)
     if ids[0] == ids[1]:
         raise InvalidRecord(field, "CONFLICT", "names the same id twice; a merge has two different ones")
+
+
+def check_different(identified_id: str, anonymous_id: str, field: str) -> None:
+    """Refuse to link an id to itself."""
+    if anonymous_id == identified_id:
+        raise InvalidRecord(field, "CONFLICT", "is the user's own id; there is nothing to link")
 
 
 def check_alias(alias: Any, distinct_id: str, alias_field: str, field: str) -> None:

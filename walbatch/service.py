@@ -7,7 +7,7 @@ Stop, after the first SIGTERM or SIGINT, with the reason for each place in the o
     1. not ready, health NOT_SERVING     load balancers look elsewhere
     2. stop accepting                    calls under way end: their commits finish, and they are answered
     3. one last flush                    what waits goes out, if the destination answers; bounded
-    4. cancel what is still in flight    it stays pending on disk, and no attempt is counted
+    4. cancel what is still in flight    it stays pending on disk, or is held where that is the policy
     5. checkpoint, close, unlock         the next start has nothing to recover
 A watchdog ends the process at the end of the grace, since a hung fsync cannot be cancelled. A second signal ends it
 at once. Neither loses anything that was acknowledged.

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
         default=7 * DAY,
         ge=1.0,
         le=3650 * DAY,
-        description="How long sent records are kept, for inspection and replay. Records not yet sent are always kept.",
+        description="How long sent records are kept, for inspection and replay. What any configured destination still"
+        " needs is kept.",
     )
     allow_affected_sqlite: bool = Field(
         default=False,
@@ -296,9 +297,7 @@ def env_example() -> str:
         lines += ["", *textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ")]
         lines.append(f"#{_key(attribute)}={_show(attribute, info.default)}")
         if attribute in _SECRETS:
-            lines.append(
-                "# Or the path of a file with it, which nobody but the server's user may read (mode 0400 or 0600)."
-            )
+            lines.append("# Or the path of a file with it, which others may not read (mode 0400, 0440 or 0600).")
             lines.append(f"#{_key(attribute)}_FILE=")
     return "\n".join(lines) + "\n"
 

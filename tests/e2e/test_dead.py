@@ -196,7 +196,7 @@ def test_letters_are_sent_again_as_they_are(here: Site) -> None:
         "replayed": 2,
         "refused": [],
     }
-    assert "2 dead letters to mixpanel match, refused from 20" in result.stderr
+    assert "2 dead letters selected for mixpanel, dead from 20" in result.stderr
     arrived = delivered(here)
     assert [one["event"] for one in arrived] == ["a", "c"]
     for one, original in zip(arrived, before, strict=True):

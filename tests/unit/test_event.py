@@ -176,6 +176,14 @@ def test_identity_and_time_are_part_of_the_payload() -> None:
     assert (record.received_at_ms, record.replay_of) == (NOW_MS, None)
 
 
+@pytest.mark.parametrize("time_ms", [NOW_MS - 5, rules.EARLIEST_MS + 123])
+def test_a_time_that_was_given_is_told_from_one_that_was_not(time_ms: int) -> None:
+    """Also an early one that loses its fraction of a second: the same id at another time is another event."""
+    assert event(time_ms=time_ms).time_given
+    assert not event(time_ms=NOW_MS + 5).time_given
+    assert not event().time_given
+
+
 def test_the_same_request_makes_the_same_bytes() -> None:
     """A repeat with the same id and time is byte for byte the first one."""
     fields: dict[str, Any] = {"time_ms": NOW_MS - 5, "event_id": "a/b", "properties": {"z": 1, "a": [1, {"b": None}]}}

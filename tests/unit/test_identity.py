@@ -174,6 +174,7 @@ def test_the_same_link_has_the_same_id() -> None:
         ("$create_alias", {"alias": "u1"}, "event.properties.alias", "CONFLICT"),
         ("$identify", {"$anon_id": "null"}, "event.properties.$anon_id", "BAD_ID"),
         ("$identify", {"$identified_id": None}, "event.properties.$identified_id", "NOT_TEXT"),
+        ("$identify", {"$identified_id": "u1", "$anon_id": "u1"}, "event.properties.$anon_id", "CONFLICT"),
     ],
 )
 def test_an_event_that_is_a_link_is_checked_as_one(name: str, fields: dict[str, Any], field: str, reason: str) -> None:

@@ -22,7 +22,6 @@ from walbatch.sinks.mixpanel import (
     Mixpanel,
     Reply,
     Request,
-    as_lines,
     one_line,
     retry_after_s,
 )
@@ -78,12 +77,6 @@ def failed(*rows: dict[str, Any], imported: object = None) -> Reply:
 def row(index: object, message: str = "'properties.time' is invalid: must not be in the future") -> dict[str, Any]:
     """Build one row of `failed_records`."""
     return {"index": index, "insert_id": f"e-{index}", "field": "properties.time", "message": message}
-
-
-def test_lines_name_the_endpoint_of_each_kind() -> None:
-    """What is written instead of sent says where it would have gone."""
-    assert as_lines(Kind.GROUP, GROUPS) == f'{{"endpoint":"/groups","record":{GROUPS[0]}}}\n'
-    assert as_lines(Kind.EVENT, []) == ""
 
 
 def test_every_kind_has_an_endpoint_and_a_limit() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from walbatch.delivery import DELIVERED, Hold, Settled
 from walbatch.event import Kind
+from walbatch.sinks.lines import as_lines
 from walbatch.sinks.stdout import StdoutSink
 
 EVENT = '{"event":"Zürich","properties":{"n":1.0}}'
@@ -90,3 +91,9 @@ async def test_a_stream_that_would_block_holds() -> None:
     """A non-blocking stream whose reader is behind keeps the records."""
     async with StdoutSink(Sips(capacity=10)) as sink:
         assert await sink.send(Kind.EVENT, [EVENT]) == Hold("cannot write to the output: its reader is behind")
+
+
+def test_lines_name_the_endpoint_of_each_kind() -> None:
+    """What is written instead of sent says where it would have gone."""
+    assert as_lines(Kind.GROUP, [UPDATE]) == f'{{"endpoint":"/groups","record":{UPDATE}}}\n'
+    assert as_lines(Kind.EVENT, []) == ""

@@ -207,11 +207,6 @@ class Mixpanel:
         return body
 
 
-def as_lines(kind: Kind, payloads: Sequence[str]) -> str:
-    """Return one JSON line for each record, `{"endpoint":"/import","record":{...}}`, for what is no HTTP."""
-    return "".join(f'{{"endpoint":"{PATHS[kind]}","record":{payload}}}\n' for payload in payloads)
-
-
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the wait that Retry-After asks for, in seconds and clamped, or None if it makes no sense.
 

@@ -37,7 +37,7 @@ from walbatch.clock import Clock
 from walbatch.delivery import DELIVERED, Answer, Hold, Settled
 from walbatch.errors import ConfigurationError
 from walbatch.event import Kind
-from walbatch.sinks.mixpanel import as_lines
+from walbatch.sinks.lines import as_lines
 
 LOCK_FILE = ".lock"
 OPEN_SUFFIX = ".open"

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from walbatch.delivery import DELIVERED, Answer, Hold, Settled
 from walbatch.event import Kind
-from walbatch.sinks.mixpanel import as_lines
+from walbatch.sinks.lines import as_lines
 
 
 class StdoutSink:

@@ -93,13 +93,13 @@ class LaneBacklog:
     sent: int
     """Delivered and still stored."""
     purged: int
-    """Delivered, and deleted since by retention."""
+    """Deleted by retention: delivered before, or owed to a destination that was not served any more."""
     dead: int
     """Refused by the destination, or held; kept for a person to decide."""
     held: int
     """Of those that are dead: it is not known whether the destination has them, and twice would be wrong."""
     resolved: int
-    """Refused once, then dealt with: replayed, or discarded."""
+    """Dead once, then dealt with: replayed, or discarded."""
     oldest_pending_at_ms: int | None
 
 

@@ -14,7 +14,7 @@ What a crash leaves, by where it happens
     during COMMIT       all of the group or nothing; no caller had an answer
     after COMMIT        all of the group; callers that got no answer send the same ids again and are told `duplicate`
     after a delivery,   the batch is pending again, and is sent again, byte for byte
-    before its settle
+    before its settle   (what was noted with `intend` is held instead, as far as it would count twice)
 
 A COMMIT that raised is ambiguous: its rows may be there after a restart. It is answered `CommitFailed`.
 """
@@ -32,6 +32,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
 import aiosqlite
+import structlog
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
@@ -47,6 +48,8 @@ from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.recent import WINDOW, RecentIds
 from walbatch.wal.transaction import Answer, Discard, Intent, Planner, Purge, Transaction, Write
+
+log = structlog.stdlib.get_logger("walbatch.log")
 
 T = TypeVar("T")
 
@@ -128,7 +131,9 @@ class SqliteLog:
             store.add_destination(connection, name, self._formerly.get(name))
         self._bits = store.destinations(connection)
         for lane in self._lanes:
-            intents.recover(connection, lane, self._bits[lane.destination], self._clock.wall_ms())
+            held = intents.recover(connection, lane, self._bits[lane.destination], self._clock.wall_ms())
+            if held:
+                log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
         connection.execute("COMMIT")
         self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
