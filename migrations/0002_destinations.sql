@@ -45,9 +45,11 @@ SELECT e.seq, c.destination, e.kind, e.event_id, e.received_at_ms, e.replay_of,
          WHEN d.held THEN 'held'
          WHEN d.seq IS NOT NULL THEN 'dead'
          WHEN e.seq <= c.settled_through THEN 'sent'
-         WHEN EXISTS (SELECT 1 FROM deliveries r
-                      WHERE r.destination = c.destination AND r.kind = e.kind AND e.seq BETWEEN r.first_seq AND r.last_seq
-                        AND r.first_seq > c.settled_through) THEN 'sent'
+         -- The ranges above the watermark do not overlap, so the last one that begins before it is the only one to ask.
+         WHEN (SELECT r.last_seq FROM deliveries r
+               WHERE r.destination = c.destination AND r.kind = e.kind AND r.first_seq > c.settled_through
+                 AND r.first_seq <= e.seq
+               ORDER BY r.first_seq DESC LIMIT 1) >= e.seq THEN 'sent'
          ELSE 'pending'
        END AS status,
        d.reason

@@ -212,7 +212,9 @@ def _incomplete(table: Mapping[str, object]) -> Iterator[str]:
     if missing and given.intersection(_ACCOUNT):
         yield f"{missing[0]}: is missing; {', '.join(_ACCOUNT)} go together (service_secret_file is as good)"
     elif missing and "token" not in given:
-        yield "token: is missing; set token_file to a file with the project's token, or use a service account"
+        yield "token: is missing; set token_file to a file with the project's token"
+    elif "token" not in given and table.get("kinds") != ["events"]:
+        yield 'token: is missing; profile and group updates need it beside the account, or set kinds = ["events"]'
 
 
 def _with_secrets(table: Mapping[str, object], base: Path) -> tuple[dict[str, object], list[str]]:

@@ -14,7 +14,7 @@ log = structlog.stdlib.get_logger("walbatch.retention")
 
 INTERVAL_S = 60.0
 SLICE = 1000
-"""Records of one transaction: a few milliseconds, between two groups of appends."""
+"""Records that one transaction looks at: a few milliseconds, between two groups of appends."""
 
 
 class Retention:
@@ -40,8 +40,4 @@ class Retention:
 
     async def purge(self) -> int:
         """Delete everything that is due, slice by slice, and return how many records that was."""
-        before_ms = self._clock.wall_ms() - self._keep_ms
-        deleted = 0
-        while found := await self._log.purge(before_ms, SLICE):
-            deleted += found
-        return deleted
+        return await self._log.purge(self._clock.wall_ms() - self._keep_ms, SLICE)

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         default="mixpanel", description="Where records go. stdout prints each one and needs no credential."
     )
     mixpanel_token: Secret | None = Field(
-        default=None, description="The project's token: events can, and profile updates must, be sent with it."
+        default=None, description="The project's token. Profile and group updates need it in any case."
     )
     mixpanel_service_account: str | None = Field(
         default=None, description="Name of a service account, to send events with in place of the token."
@@ -261,6 +261,8 @@ def _conflicts(
         yield (present[0], *_ACCOUNT), f"needs {names} as well; set all three, or only {_key('mixpanel_token')}"
     elif need_destination and missing and settings.destination == "mixpanel" and settings.mixpanel_token is None:
         yield ("mixpanel_token", *_ACCOUNT, "destination"), _NO_CREDENTIAL
+    elif need_destination and settings.destination == "mixpanel" and settings.mixpanel_token is None:
+        yield ("mixpanel_token", *_ACCOUNT), "is not set; profile and group updates need it beside the service account"
 
 
 def _key(attribute: str, given: Mapping[str, Given] = MappingProxyType({})) -> str:
@@ -268,8 +270,7 @@ def _key(attribute: str, given: Mapping[str, Given] = MappingProxyType({})) -> s
 
 
 _NO_CREDENTIAL = (
-    f"is not set; set it (or {_key('mixpanel_token')}_FILE) to the project's token, or set all of "
-    f"{', '.join(_key(attribute) for attribute in _ACCOUNT)}; "
+    f"is not set; set it (or {_key('mixpanel_token')}_FILE) to the project's token; "
     f"{_key('destination')}=stdout tries walbatch without Mixpanel"
 )
 

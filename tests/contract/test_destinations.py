@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -368,3 +370,27 @@ async def test_one_that_waits_keeps_nobody_waiting(directory: Path, clock: FakeC
         await log.append(events("z", clock))
         assert ids(await deliver(log, lane=D)) == "z"
         assert [await pending(log, lane) for lane in (A, B, D)] == [3, 3, 0]
+
+
+async def test_a_lane_does_not_read_what_is_for_others(directory: Path, clock: FakeClock) -> None:
+    """Its position moves on with the log, so a rare record is found at once, and nothing is held back from a purge."""
+    router = Router({"a": EVERYTHING, "b": Filter(only=["rare"])})
+    async with open_log(directory, clock, "a", "b", router=router) as log:
+        await log.append([event(f"x{n}", clock) for n in range(50)])
+        await log.append([event("rare", clock)])
+        assert log._states[B].position.watermark == 50
+        assert ids(await deliver(log, lane=B)) == "rare"
+        await log.append([event(f"y{n}", clock) for n in range(50)])
+    async with open_log(directory, clock, "a", "b", router=router) as log:
+        assert log._states[B].position.watermark == 101
+
+
+async def test_a_copy_stands_for_nothing_else(directory: Path, clock: FakeClock) -> None:
+    """A new record with the id of a copy in the same commit is stored: the copy may be for one destination only."""
+    async with open_log(directory, clock, "a", "b", recent_window=1) as log:
+        (first,) = await log.append([event("x", clock)])
+        await log.append([event("other", clock)])
+        copy = replace(event("x", clock), replay_of=first.offset, destination="a")
+        answers = await asyncio.gather(log.append([copy]), log.append([event("x", clock)]))
+        assert [one.duplicate for (one,) in answers] == [False, False]
+        assert [e.event_id for e in (await log.fetch(B, NOW)).entries] == ["x", "other", "x"]

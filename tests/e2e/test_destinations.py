@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections import Counter
@@ -154,7 +155,7 @@ def test_one_that_is_down_holds_up_nobody(several: Several, trouble: str) -> Non
         assert (several.state(name)["failures"], several.state(name)["state"]) == (0, "ok")
     shown = several.here.run("stats").stdout
     assert "Delivering to all. 0 pending." in shown
-    assert f"some is {held['state']}: " in shown
+    assert re.search(r"some is (paused|retrying|open): ", shown)
     assert "2 pending, the oldest for" in shown
     server.kill()
     several.here.serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from programs import eventually, grown, site
+from programs import WALBATCH, eventually, grown, site
 from total_queue import judge
 
 pytestmark = pytest.mark.e2e
@@ -100,3 +101,19 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         assert "nothing acknowledged is lost" in server.output()
         here.serve()
         assert here.drained()["sent"] == 1
+
+
+def test_a_reader_that_stopped_reading_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """With stdout as the destination and a full pipe the process ends within its grace; what is left stays stored."""
+    text = "".join(f'{{"event": "Tick", "properties": {{"text": "{"x" * 250}", "n": {n}}}}}\n' for n in range(1000))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    held_open = os.open(pipe, os.O_RDWR)  # so that neither end waits for the other to open it
+    with site(tmp_path, destination="stdout", shutdown_grace="3s") as here:
+        server = here.serve(entry=("sh", "-c", f'exec "$0" serve > {pipe}', WALBATCH))
+        here.run("send", "-", text=text)
+        eventually(lambda: here.stats()["in_flight"], "the pipe is full")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 6
+    os.close(held_open)

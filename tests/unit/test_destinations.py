@@ -222,6 +222,7 @@ def test_a_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 ACCOUNT = {"service_account": '"s"', "service_secret": f'"{CANARY}"', "project_id": "1"}
+TOKEN = {"token": f'"{CANARY}"'}
 
 
 @pytest.mark.parametrize("missing", ACCOUNT)
@@ -234,12 +235,13 @@ def test_a_part_of_a_service_account(tmp_path: Path, missing: str, token: str) -
 
 
 def test_no_credential(tmp_path: Path) -> None:
-    """A project needs a token, or a whole service account, which is enough."""
+    """A project needs its token; only for events alone a whole service account is enough."""
     head = '[destinations.a]\ntype = "mixpanel"\n'
-    assert problems(tmp_path, head) == [
-        "token: is missing; set token_file to a file with the project's token, or use a service account"
-    ]
-    found = one(tmp_path, head + "".join(f"{key} = {value}\n" for key, value in ACCOUNT.items()))
+    assert problems(tmp_path, head) == ["token: is missing; set token_file to a file with the project's token"]
+    account = head + "".join(f"{key} = {value}\n" for key, value in ACCOUNT.items())
+    (told,) = problems(tmp_path, account)
+    assert told.startswith("token: is missing; profile and group updates need it beside the account")
+    found = one(tmp_path, f'{account}kinds = ["events"]\n')
     assert isinstance(found, MixpanelDestination)
     assert found.project_id == 1
 
@@ -301,14 +303,14 @@ def test_wrong_value(tmp_path: Path, table: str, line: str, problem: str) -> Non
 @pytest.mark.parametrize("key", ["token", "service_secret"])
 def test_a_secret_is_a_text(tmp_path: Path, key: str, value: str) -> None:
     """A number, a date, a list and a table are refused without being shown."""
-    lines = "".join(f"{name} = {other}\n" for name, other in (ACCOUNT | {key: value}).items())
+    lines = "".join(f"{name} = {other}\n" for name, other in (ACCOUNT | TOKEN | {key: value}).items())
     assert problems(tmp_path, f'[destinations.a]\ntype = "mixpanel"\n{lines}') == [f"{key}: must be a text in quotes"]
 
 
 @pytest.mark.parametrize("value", ['"1"', "true", "1.0"])
 def test_a_project_id_is_a_number(tmp_path: Path, value: str) -> None:
     """The file has numbers, so a text is none, and neither is a yes."""
-    lines = "".join(f"{name} = {other}\n" for name, other in (ACCOUNT | {"project_id": value}).items())
+    lines = "".join(f"{name} = {other}\n" for name, other in (ACCOUNT | TOKEN | {"project_id": value}).items())
     assert problems(tmp_path, f'[destinations.a]\ntype = "mixpanel"\n{lines}') == ["project_id: must be a whole number"]
 
 

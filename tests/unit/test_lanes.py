@@ -31,7 +31,7 @@ def span(first: int, last: int) -> Span:
 
 def oldest(state: LaneState) -> Span:
     """Where the oldest that waits is to be read."""
-    return state.next_span(live=not state.behind)
+    return state.next_span(live=not state.to_read)
 
 
 def hand_out(state: LaneState, *offsets: int, more: bool = False) -> None:
@@ -163,16 +163,30 @@ def test_what_came_later_can_be_handed_out_before_what_is_behind() -> None:
 
 
 def test_a_lane_that_falls_behind_twice_is_read_from_its_oldest_part() -> None:
-    """What was live becomes behind as well, after what was behind before."""
+    """What was live becomes behind as well, after what was behind before; neighbours are read as one."""
     state = fresh(3)
     state.fall_behind(3)
-    state.live += 2
+    state.appended(2, 3)
     state.fall_behind(5)
-    assert (oldest(state), state.behind, state.live) == ((1, 3), 5, 0)
-    hand_out(state, 1, 2, 3)
+    assert (oldest(state), state.behind, state.live) == ((1, 5), 5, 0)
+    hand_out(state, 1, 2, 3, more=True)
     assert oldest(state) == (4, 5)
     state.fall_behind(5)  # nothing came since
     assert oldest(state) == (4, 5)
+
+
+def test_what_is_for_others_is_never_read() -> None:
+    """A lane that has nothing to do goes on behind all that came for others meanwhile, also after a restart."""
+    state = fresh(0)
+    assert oldest(state) == (1001, END)
+    state.appended(1, after=5000)
+    assert (oldest(state), state.position.watermark) == ((5001, END), 5000)
+    hand_out(state, 5001)
+    state.appended(1, after=7000)
+    settle(state, [5001], [RETRY])
+    assert (state.behind, state.live, oldest(state)) == (1, 1, (5001, 5001))
+    hand_out(state, 5001)
+    assert oldest(state) == (7001, END)
 
 
 def test_a_batch_is_held_until_it_is_settled() -> None:
@@ -207,7 +221,7 @@ class Lanes(RuleBasedStateMachine):
         self.in_flight: list[list[int]] = []
         self.stored_through = 0
         self.stored_runs: list[Span] = []
-        self.state = fresh(0)
+        self.state = LaneState(0, [], 0, 0)
 
     @property
     def waiting(self) -> list[int]:
@@ -222,7 +236,7 @@ class Lanes(RuleBasedStateMachine):
             self.end += 1
             if is_mine:
                 self.mine.append(self.end)
-                self.state.live += 1
+                self.state.appended(1, self.end - 1)
 
     @rule()
     def fall_behind(self) -> None:
@@ -232,7 +246,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 4), live=st.booleans())
     def fetch(self, limit: int, live: bool) -> None:  # noqa: FBT001
         """Read a span, as the log does: what is behind oldest first, what is live apart, never what is taken."""
-        live = live or not self.state.behind
+        live = live or not self.state.to_read
         where = self.state.next_span(live=live)
         found = [offset for offset in self.mine if where.first <= offset <= where.last]
         batch, more = found[:limit], len(found) > limit
@@ -278,7 +292,7 @@ class Lanes(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At last everything can be delivered, and the watermark reaches the end."""
-        while self.in_flight or self.waiting:
+        while self.in_flight or self.waiting or self.state.to_read:
             while self.in_flight:
                 batch = self.in_flight.pop()
                 self.state.settle(Offset(batch[0]), [])

@@ -347,12 +347,18 @@ def test_a_refused_value_makes_no_second_problem() -> None:
 
 
 def test_destination_needs_credentials() -> None:
-    """Without credentials the error tells both kinds, and how to try without any."""
+    """Without credentials the error tells what is needed, and how to try without any."""
     (line,) = problems({}, need_destination=True)
     assert line.startswith("WALBATCH_MIXPANEL_TOKEN: is not set; set it (or WALBATCH_MIXPANEL_TOKEN_FILE)")
-    for name in ("SERVICE_ACCOUNT", "SERVICE_SECRET", "PROJECT_ID"):
-        assert f"WALBATCH_MIXPANEL_{name}" in line
     assert "WALBATCH_DESTINATION=stdout" in line
+
+
+def test_a_service_account_needs_the_token_as_well() -> None:
+    """It can import events, and nothing else: profile updates would wait for ever."""
+    names = {"SERVICE_ACCOUNT": "a", "SERVICE_SECRET": "s", "PROJECT_ID": "1"}
+    account = {f"WALBATCH_MIXPANEL_{name}": value for name, value in names.items()}
+    (line,) = problems(account, need_destination=True)
+    assert line.startswith("WALBATCH_MIXPANEL_TOKEN: is not set; profile and group updates need it")
 
 
 @pytest.mark.parametrize(
@@ -363,12 +369,13 @@ def test_destination_needs_credentials() -> None:
             "WALBATCH_MIXPANEL_SERVICE_ACCOUNT": "a",
             "WALBATCH_MIXPANEL_SERVICE_SECRET": "s",
             "WALBATCH_MIXPANEL_PROJECT_ID": "1",
+            "WALBATCH_MIXPANEL_TOKEN": "t",
         },
         {"WALBATCH_DESTINATION": "stdout"},
     ],
 )
 def test_destination_with_what_it_needs(environ: dict[str, str]) -> None:
-    """A token, a whole service account, or a destination without credentials is enough."""
+    """A token, with a service account or without, or a destination without credentials is enough."""
     settings = load(environ=environ, env_file=None, need_destination=True)
     assert settings.destination == environ.get("WALBATCH_DESTINATION", "mixpanel")
 

@@ -7,7 +7,8 @@ import errno
 import io
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from walbatch.delivery import DELIVERED, Answer, Hold, Settled
@@ -36,7 +37,7 @@ class StdoutSink:
     async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
         """Print records; see `walbatch.sinks.Sink`. A reader that has gone is a `Hold`."""
         try:
-            await asyncio.to_thread(self._write, as_lines(kind, payloads))
+            await _in_daemon_thread(self._write, as_lines(kind, payloads))
         except OSError as error:
             return Hold(f"cannot write to the output: {error.strerror}")
         except ValueError:
@@ -52,6 +53,32 @@ class StdoutSink:
             else:
                 _write_all(stream, lines.encode())
             stream.flush()
+
+
+async def _in_daemon_thread(function: Callable[[str], None], argument: str) -> None:
+    """Run a function in a thread that does not hold up the end of the process: a reader may never read on."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error = None
+        try:
+            function(argument)
+        except Exception as caught:  # noqa: BLE001  it is raised again where it is waited for
+            error = caught
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="stdout", daemon=True).start()
+    await done
 
 
 def _write_all(stream: Any, data: bytes) -> None:

@@ -37,17 +37,16 @@ def recover(connection: Connection, lane: Lane, bit: int, now_ms: int) -> int:
     """Hold what a former process may have sent, and return how many updates that is; the rest of it is sent again."""
     held = 0
     spans = connection.execute(
-        "SELECT first_seq, last_seq FROM intents WHERE destination = ? AND kind = ?", _lane(lane)
+        "DELETE FROM intents WHERE destination = ? AND kind = ? RETURNING first_seq, last_seq", _lane(lane)
     ).fetchall()
     for span in spans:
-        entries, _ = store.read_span(connection, lane.kind, bit, Span(*span), _WHOLE)
+        entries, _ = store.read_span(connection, lane.kind, bit, Span(*span), _WHOLE)  # fewer, if some were purged
         outcomes: list[Outcome] = [RETRY if repeatable(lane.kind, entry.payload) else INTERRUPTED for entry in entries]
-        batch = Batch(lane, entries)
         condition = store.condition_of(connection, lane.destination)
+        batch = Batch(lane, entries)
         settlement = Settlement(batch, outcomes, condition, INTERRUPTED.reason, now_ms, now_ms)
         cut = [run for run in runs(entries, outcomes) if run.settled]
         store.settle(connection, settlement, cut, settled_through=0)
-        remove(connection, batch)
         held += outcomes.count(INTERRUPTED)
     return held
 

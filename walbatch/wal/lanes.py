@@ -75,6 +75,9 @@ class LaneState:
         """Records that can be fetched from the spans."""
         self.live = waiting
         """Records that can be fetched from the end of the log."""
+        if waiting == 0:  # nothing of the log is this lane's any more
+            self._next = Offset(max(last, settled_through) + 1)
+            return
         found = sorted(islands)
         for first, end in found:
             if first > self._next:
@@ -82,6 +85,11 @@ class LaneState:
             self._next = max(self._next, Offset(end + 1))
         if found:  # how many of the waiting are in which gap is not known, and does not matter
             self.fall_behind(last)
+
+    @property
+    def to_read(self) -> int:
+        """Return `behind`, but at least 1 while there are spans: one without records is read once, and forgotten."""
+        return max(self.behind, 1) if self._spans else 0
 
     @property
     def position(self) -> Position:
@@ -97,10 +105,19 @@ class LaneState:
     def _lowest(self, in_flight: Iterable[Offset]) -> int:
         return min([self._next, *in_flight, *(span.first for span in self._spans[:1])])
 
+    def appended(self, count: int, after: int) -> None:
+        """Count records that were appended behind an offset, which was the end of the log."""
+        if self.live == 0:  # what lies between was for other lanes: no need ever to read it
+            self._next = max(self._next, Offset(after + 1))
+        self.live += count
+
     def fall_behind(self, last: int) -> None:
         """Count everything up to the end of the log as behind."""
         if last >= self._next:
-            self._spans.append(Span(self._next, Offset(last)))
+            first = self._next
+            if self._spans and self._spans[-1].last == first - 1:
+                first = self._spans.pop().first
+            self._spans.append(Span(first, Offset(last)))
             self._next = Offset(last + 1)
         self.behind, self.live = self.behind + self.live, 0
 
@@ -111,7 +128,7 @@ class LaneState:
     def hand_out(self, span: Span, offsets: Sequence[Offset], *, more: bool) -> None:
         """Mark what a fetch read from `span`, which `next_span` gave. `more`: the span has further records."""
         if span.last == END:
-            self._next = Offset(offsets[-1] + 1) if offsets else self._next
+            self._next = max(self._next, Offset(offsets[-1] + 1)) if offsets else self._next
             self.live -= len(offsets)
         else:
             self._spans.remove(span)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from walbatch.event import Kind, Offset
 from walbatch.wal import Lane, store
@@ -10,22 +12,35 @@ from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import Span
 
 
-def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: int) -> int:
-    """Delete the oldest records that every lane has settled and that were received before a time; return how many.
+class Purged(NamedTuple):
+    """What one slice has done."""
 
-    Open dead letters stay, with their records. A destination that is not served now is not waited for: what it never
-    got counts as purged.
+    deleted: int
+    through: int | None
+    """The last offset that was looked at; None if nothing that is old enough lies behind it."""
+
+
+def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, after: int, size: int) -> Purged:
+    """Look at the next `size` records behind an offset, and delete those that every lane has settled.
+
+    Only such as were received before a time. Open dead letters stay, with their records. A destination that is not
+    served now is not waited for: what it never got counts as purged.
     """
+    seen = connection.execute(
+        "SELECT seq, received_at_ms FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, size)
+    ).fetchall()
+    if not seen or seen[0][1] >= before_ms:
+        return Purged(0, None)
+    first, last = seen[0][0], seen[-1][0]
     bits = store.destinations(connection)
     deleted = 0
     for kind in Kind:
         done = [_done_by(connection, lane, bits[lane.destination]) for lane in lanes if lane.kind is kind]
         rows = connection.execute(
-            f"DELETE FROM events WHERE seq IN (SELECT seq FROM events e WHERE {store.OF_KIND[kind]}"
-            f" AND {' AND '.join(done) or 'true'} AND received_at_ms < ? AND NOT EXISTS (SELECT 1 FROM dead_letters d"
-            " WHERE d.seq = e.seq AND d.resolution IS NULL) ORDER BY seq LIMIT ?)"
-            " RETURNING seq, length(CAST(payload AS BLOB)), routes",
-            (before_ms, limit),
+            f"DELETE FROM events AS e WHERE {store.OF_KIND[kind]} AND seq BETWEEN ? AND ? AND received_at_ms < ?"
+            f" AND {' AND '.join(done) or 'true'} AND NOT EXISTS (SELECT 1 FROM dead_letters d"
+            " WHERE d.seq = e.seq AND d.resolution IS NULL) RETURNING seq, length(CAST(payload AS BLOB)), routes",
+            (first, last, before_ms),
         ).fetchall()
         for name, bit in bits.items() if rows else ():
             lane = Lane(name, kind)
@@ -34,7 +49,7 @@ def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, limit: 
             if sizes:
                 _count_purged(connection, lane, sizes)
         deleted += len(rows)
-    return deleted
+    return Purged(deleted, last)
 
 
 def _done_by(connection: Connection, lane: Lane, bit: int) -> str:
@@ -59,7 +74,11 @@ def _count_purged(connection: Connection, lane: Lane, sizes: Mapping[int, int]) 
     ).rowcount
     through = store.lane_counts(connection, lane).settled_through
     settled = [Span(Offset(0), Offset(through)), *store.islands(connection, *lane, through)]
-    never_sent = [size for seq, size in sizes.items() if not any(first <= seq <= end for first, end in settled)]
+    never_sent = [
+        size
+        for seq, size in sizes.items()
+        if settled[bisect_right(settled, seq, key=lambda span: span.first) - 1].last < seq
+    ]
     connection.execute(
         "UPDATE cursors SET sent = sent - ?, purged = purged + ?, settled_bytes = settled_bytes + ?"
         " WHERE destination = ? AND kind = ?",

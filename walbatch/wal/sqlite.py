@@ -46,6 +46,7 @@ from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
+from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
 from walbatch.wal.transaction import Answer, Discard, Intent, Planner, Purge, Transaction, Write
 
@@ -137,7 +138,6 @@ class SqliteLog:
         connection.execute("COMMIT")
         self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
-        _checkpoint(connection)
         store.load_recent(connection, self._recent, self._window)
         counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
         for lane, count in counts.items():
@@ -148,6 +148,7 @@ class SqliteLog:
             watermark = state.position.watermark
             store.raise_watermark(connection, lane, watermark)
             self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1))
+        _checkpoint(connection)
 
     async def _close(self) -> None:
         self._commits.close()
@@ -203,12 +204,18 @@ class SqliteLog:
         """See `EventLog.settle`."""
         await self._commits.submit(settlement)
 
-    async def purge(self, before_ms: int, limit: int) -> int:
-        """Delete up to `limit` records of each kind that are settled everywhere and were received before a time.
+    async def purge(self, before_ms: int, size: int) -> int:
+        """Delete the records that are settled everywhere and were received before a time; return how many.
 
-        Returns how many; 0 means that nothing is left to delete. Open dead letters stay.
+        It looks at `size` records in one transaction, and others get their turn in between. Open dead letters stay.
         """
-        return cast(int, await self._commits.submit(Purge(before_ms, limit)))
+        deleted = after = 0
+        while True:
+            done = cast(Purged, await self._commits.submit(Purge(before_ms, after, size)))
+            deleted += done.deleted
+            if done.through is None:
+                return deleted
+            after = done.through
 
     async def discard(self, destination: str, offsets: Sequence[Offset]) -> int:
         """Close the open dead letters of these records at one destination, for good; return how many there were."""
@@ -232,7 +239,7 @@ class SqliteLog:
         age_s = self._clock.monotonic_s() - self._waiting_since_s[lane]
         if turns.lags(policy, state.live, age_s):
             state.fall_behind(self._last)
-        return turns.next_due(policy, state.behind, state.live, age_s)
+        return turns.next_due(policy, state.to_read, state.live, age_s)
 
     def _start_wait(self, lane: Lane, received_at_ms: int | None) -> None:
         """Begin the wait of a lane's oldest record. A wall clock that was set back counts as no wait yet."""
@@ -251,6 +258,7 @@ class SqliteLog:
 
     def _follow(self, done: Transaction) -> None:
         """Bring memory up to what the disk has now."""
+        before = self._last
         counts: Counter[tuple[Kind, store.Route]] = Counter()
         sizes: Counter[store.Route] = Counter()
         for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
@@ -266,7 +274,7 @@ class SqliteLog:
                 lane = Lane(name, kind)
                 if self._states[lane].live == 0:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
-                self._states[lane].live += count
+                self._states[lane].appended(count, before)
                 self._changed[lane].set()
         for settlement, cut, _ in done.settlements:
             lane = settlement.batch.lane

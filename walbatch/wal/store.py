@@ -184,7 +184,7 @@ def add_destination(connection: Connection, name: str, formerly: str | None = No
         return
     if formerly in bits:
         connection.execute("UPDATE destinations SET name = ? WHERE name = ?", (name, formerly))
-        for table in ("cursors", "deliveries", "dead_letters"):
+        for table in ("cursors", "deliveries", "dead_letters", "intents"):
             connection.execute(f"UPDATE {table} SET destination = ? WHERE destination = ?", (name, formerly))
         return
     if len(bits) == MAX_DESTINATIONS:

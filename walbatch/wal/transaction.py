@@ -11,16 +11,17 @@ from walbatch.routing import Router
 from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, intents, store
 from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import LaneState, Run, runs
-from walbatch.wal.purge import purge
+from walbatch.wal.purge import Purged, purge
 from walbatch.wal.recent import RecentIds
 
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Delete up to `limit` records of each kind that were received before a time and are settled everywhere."""
+    """Of `size` records behind an offset delete those that were received before a time and are settled everywhere."""
 
     before_ms: int
-    limit: int
+    after: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,13 @@ class Intent:
 
 
 Write = Sequence[Record] | Settlement | Purge | Discard | Intent
-Answer = list[Appended] | int | None
-"""What a write is answered: where its records are, how many were deleted or closed, or nothing."""
+Answer = list[Appended] | Purged | int | None
+"""What a write is answered: where its records are, what was deleted, how many were closed, or nothing."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """Several writes as one. `offsets`, `purged` and `discarded` are known once it has run."""
+    """Several writes as one. `offsets`, `purged` and `discarded` are known once it has run, each by position."""
 
     records: list[Record] = field(default_factory=list)
     routes: list[store.Route] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Transaction:
     discards: list[Discard] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
     offsets: Sequence[Offset] = ()
-    purged: int = 0
+    purged: list[Purged] = field(default_factory=list)
     discarded: list[int] = field(default_factory=list)
     answers: list[Callable[[], Answer]] = field(default_factory=list)
     """What each write is answered, by position; to be called once it has run."""
@@ -73,8 +74,7 @@ class Transaction:
                     intents.remove(connection, settlement.batch)
             for intent in self.intents:
                 intents.add(connection, intent.batch)
-            for slice_ in self.purges:
-                self.purged += purge(connection, lanes, slice_.before_ms, slice_.limit)
+            self.purged = [purge(connection, lanes, one.before_ms, one.after, one.size) for one in self.purges]
             self.discarded = [_discard(connection, discard) for discard in self.discards]
             connection.execute("COMMIT")
         except BaseException:
@@ -112,8 +112,8 @@ class Planner:
                     self._settle(write)
                     planned.answers.append(lambda: None)
                 case Purge():
+                    planned.answers.append(partial(self._purged, len(planned.purges)))
                     planned.purges.append(write)
-                    planned.answers.append(lambda: planned.purged)
                 case Intent():
                     planned.intents.append(write)
                     planned.answers.append(lambda: None)
@@ -123,6 +123,9 @@ class Planner:
                 case _:
                     planned.answers.append(self._append(write))
         return planned
+
+    def _purged(self, position: int) -> Purged:
+        return self._planned.purged[position]
 
     def _discarded(self, position: int) -> int:
         return self._planned.discarded[position]
@@ -150,7 +153,8 @@ class Planner:
         position = Offset(len(self._planned.records))
         self._planned.records.append(record)
         self._planned.routes.append(self._router.destinations(record))
-        self._seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, position)
+        if record.replay_of is None:  # a copy may be for one destination only, so it stands for nothing else
+            self._seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, position)
         return None, position, False
 
     def _settle(self, settlement: Settlement) -> None:
