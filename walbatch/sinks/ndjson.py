@@ -4,8 +4,8 @@
     events-20261123T101600Z-000008.ndjson.open   being written
     .lock                                        held by the one process that writes here
 
-The number gives the order, and goes on from the files that are there; the time, in UTC, is when the file was begun, by a
-clock that may be wrong.
+The number gives the order, and goes on from the files that are there; the time, in UTC, is when the file was begun, by
+a clock that may be wrong.
 
 Promise: records are `Delivered` after their lines, the length of the file and its name were fsynced. A finished file
 is never empty and holds whole lines only. Invariant: what lies behind the last good length of an open file was never
