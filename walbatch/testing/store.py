@@ -7,7 +7,7 @@ is computed when it is asked for, so that 200,000 events fit into memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from random import Random
@@ -114,9 +114,9 @@ class ProjectData:
         """Take a valid record of the arrival's endpoint."""
         if arrival.endpoint in ("/engage", "/groups"):
             self._update(record, arrival)
-        elif record.is_identity():
-            self._link(record)
-        else:
+        elif (ids := _linked_ids(record)) and None not in ids:
+            self.identities.link(record.name(), str(ids[0]), str(ids[1]), effective=not self.project.simplified)
+        else:  # in a Simplified project also an $identify that names no pair
             self._add_event(record, arrival)
 
     def is_full_for(self, record: Received) -> bool:
@@ -162,11 +162,14 @@ class ProjectData:
         """Return an id as the server makes it: new for each copy, so that the copies stay."""
         return "".join(self._random.choices(ascii_letters, k=MADE_ID_LETTERS))
 
-    def _link(self, record: Received) -> None:
-        name, properties = record.name(), record.properties()
-        ids = properties["$distinct_ids"] if name == "$merge" else [properties.get(key) for key in IDENTITY_PAIRS[name]]
-        if None not in ids:  # in a Simplified project it may be an event like any other, and links nothing
-            self.identities.link(name, str(ids[0]), str(ids[1]), effective=not self.project.simplified)
+
+def _linked_ids(record: Received) -> Sequence[object]:
+    """Return the two ids that an event links, None for one that is missing; nothing for any other event."""
+    if not record.is_identity():
+        return ()
+    name, properties = record.name(), record.properties()
+    pair: Sequence[object] = properties["$distinct_ids"] if name == "$merge" else ()
+    return pair or [properties.get(key) for key in IDENTITY_PAIRS[name]]
 
 
 def _target(update: Mapping[str, Any]) -> str | GroupId:
