@@ -41,10 +41,11 @@ def replay(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send records to one destination again, with the same ids and times: Mixpanel drops what it still has.
+    """Send records to one destination again, with the same ids and times.
 
-    Times are those of acceptance. What is pending or held is not repeated; `walbatch dead` has more for what was
-    refused. Against a running server this goes through its admin port.
+    Mixpanel drops the copies of events that it still has; an update with add, append or remove counts once more. Times
+    are those of acceptance. What is pending or held is not repeated; `walbatch dead` has more for what was refused.
+    Against a running server this goes through its admin port.
     """
     from walbatch.wal.selection import Plan, Selection
 

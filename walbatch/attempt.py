@@ -87,10 +87,15 @@ class Attempt:
 
     def _set_aside(self, part: Sequence[int], reason: str) -> list[int]:
         """Take out what must not be sent twice, if that is the policy, and return the rest."""
-        held = [i for i in part if self._hold_unknown and not repeatable(self._kind, self._payloads[i])]
-        for index in held:
-            self.outcomes[index] = Unknown(reason)
-        return [index for index in part if index not in set(held)]
+        if not self._hold_unknown:
+            return list(part)
+        rest = []
+        for index in part:
+            if repeatable(self._kind, self._payloads[index]):
+                rest.append(index)
+            else:
+                self.outcomes[index] = Unknown(reason)
+        return rest
 
     def _pieces(self, part: Sequence[int], refusal: Split) -> Iterator[Sequence[int]]:
         """Cut what was too large: at the limit that was named, or else in halves."""

@@ -95,7 +95,8 @@ class Settings(BaseSettings):
         default=None, description="The project's token. Profile and group updates need it in any case."
     )
     mixpanel_service_account: str | None = Field(
-        default=None, description="Name of a service account, to send events with in place of the token."
+        default=None,
+        description="Name of a service account, to import events with. Updates go by the token all the same.",
     )
     mixpanel_service_secret: Secret | None = Field(default=None, description="The service account's secret.")
     mixpanel_project_id: int | None = Field(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import DEADLINE_S, WALBATCH, Site, environment, site
+from programs import Site, environment, site
 
 pytestmark = pytest.mark.e2e
 
@@ -137,7 +135,8 @@ def test_a_replay_refuses_to_ask_without_a_terminal(here: Site) -> None:
 @pytest.mark.parametrize(("answer", "accepted"), [("y", 24), ("n", 12)])
 def test_a_replay_asks_on_a_terminal(here: Site, answer: str, accepted: int) -> None:
     """A person is asked, and is obeyed."""
-    text = on_terminal([WALBATCH, "replay"], here, f"{answer}\n")
+    code, text = here.on_terminal("replay", answers=f"{answer}\n")
+    assert code == 0
     assert "Send 12 records again? [y/N]" in text
     assert here.stats()["accepted"] == accepted
 
@@ -236,23 +235,3 @@ def test_stdout_is_a_destination_for_trying_out(tmp_path: Path) -> None:
         here.drained()
         records = [json.loads(line) for line in server.output().splitlines() if line.startswith('{"endpoint"')]
         assert [r["record"]["event"] for r in records] == ["Tick"]
-
-
-def on_terminal(command: list[str], here: Site, answer: str) -> str:
-    """Run a command on a terminal of its own, type the answer, and return what was shown."""
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment(**here.settings), cwd=here.path
-    )
-    os.close(terminal)
-    os.write(controller, answer.encode())
-    shown = b""
-    try:
-        while chunk := os.read(controller, 4096):
-            shown += chunk
-    except OSError:
-        pass  # how the end of a terminal looks
-    finally:
-        os.close(controller)
-    assert process.wait(DEADLINE_S) == 0
-    return shown.decode()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import socket
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from typing import Any
 
 import pytest
 from log_records import BAD, NOW, settlement
-from programs import DEADLINE_S, WALBATCH, Site, environment, site
+from programs import Site, site
 
 from walbatch.clock import SystemClock
 from walbatch.delivery import DELIVERED, Outcome, Unknown
@@ -313,7 +311,7 @@ def test_a_broken_edit_is_offered_again_on_a_terminal(down: Site, monkeypatch: p
     """The person's work is not thrown away for a comma."""
     broken_then_mended = "text = text + '}' if text.endswith('\\n') else text[:-1].replace('\"a\"', '\"x\"')"
     editor(down, monkeypatch, broken_then_mended)
-    code, text = on_terminal(down, "replay", "1", "--edit", answers="y\ny\n")
+    code, text = down.on_terminal("dead", "replay", "1", "--edit", answers="y\ny\n")
     assert "Edit again? [Y/n]" in text
     assert "Send 1 records again? [y/N]" in text
     assert code == 0
@@ -323,7 +321,7 @@ def test_a_broken_edit_is_offered_again_on_a_terminal(down: Site, monkeypatch: p
 @pytest.mark.parametrize(("answer", "left"), [("y", 2), ("n", 3)])
 def test_a_replay_of_a_letter_asks_on_a_terminal(here: Site, answer: str, left: int) -> None:
     """A person is asked, and is obeyed."""
-    code, text = on_terminal(here, "replay", "1", answers=f"{answer}\n")
+    code, text = here.on_terminal("dead", "replay", "1", answers=f"{answer}\n")
     assert (code, "Send 1 records again? [y/N]" in text) == (0, True)
     assert open_letters(here) == left
 
@@ -331,7 +329,7 @@ def test_a_replay_of_a_letter_asks_on_a_terminal(here: Site, answer: str, left: 
 @pytest.mark.parametrize(("answer", "left"), [("1", 0), ("y", 3)])
 def test_a_held_letter_needs_more_than_a_yes(down: Site, answer: str, left: int) -> None:
     """The person types how many may count twice."""
-    code, text = on_terminal(down, "replay", "--all", answers=f"{answer}\n")
+    code, text = down.on_terminal("dead", "replay", "--all", answers=f"{answer}\n")
     assert "1 of these 3 may have arrived" in text
     assert (code, open_letters(down)) == (0, left)
 
@@ -339,7 +337,7 @@ def test_a_held_letter_needs_more_than_a_yes(down: Site, answer: str, left: int)
 @pytest.mark.parametrize(("answer", "left"), [("3", 0), ("y", 3)])
 def test_a_discard_needs_the_number_on_a_terminal(down: Site, answer: str, left: int) -> None:
     """A yes is too quick for what cannot be undone."""
-    code, text = on_terminal(down, "discard", "--all", answers=f"{answer}\n")
+    code, text = down.on_terminal("dead", "discard", "--all", answers=f"{answer}\n")
     assert "3 records will never be sent. Type 3 to go ahead" in text
     assert (code, open_letters(down)) == (0, left)
 
@@ -411,27 +409,3 @@ def test_an_empty_log_has_no_dead_letters(tmp_path: Path) -> None:
         result = dead(here, "list")
         assert (result.returncode, result.stdout, result.stderr) == (0, "", "no dead letters\n")
         assert dead(here, "export").stdout == ""
-
-
-def on_terminal(here: Site, *arguments: str, answers: str) -> tuple[int, str]:
-    """Run a command on a terminal of its own, type the answers, and return its exit code and what was shown."""
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [WALBATCH, "dead", *arguments],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env=environment(**here.settings),
-        cwd=here.path,
-    )
-    os.close(terminal)
-    os.write(controller, answers.encode())
-    shown = b""
-    try:
-        while chunk := os.read(controller, 4096):
-            shown += chunk
-    except OSError:
-        pass  # how the end of a terminal looks
-    finally:
-        os.close(controller)
-    return process.wait(DEADLINE_S), " ".join(shown.decode().split())

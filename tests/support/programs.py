@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import signal
 import socket
@@ -157,6 +158,29 @@ class Site:
             timeout=DEADLINE_S,
             check=check,
         )
+
+    def on_terminal(self, *arguments: str, answers: str) -> tuple[int, str]:
+        """Run a command on a terminal of its own, type the answers, and return its exit code and what was shown."""
+        controller, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [WALBATCH, *arguments],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env=environment(**self.settings),
+            cwd=self.path,
+        )
+        os.close(terminal)
+        os.write(controller, answers.encode())
+        shown = b""
+        try:
+            while chunk := os.read(controller, 4096):
+                shown += chunk
+        except OSError:
+            pass  # how the end of a terminal looks
+        finally:
+            os.close(controller)
+        return process.wait(DEADLINE_S), " ".join(shown.decode().split())
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers, and check on the way that nothing is unaccounted for."""
