@@ -14,12 +14,13 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint lint-python lint-proto lint-image bench proto lock wheel clean
+.PHONY: help setup demo test faults installed lint lint-python lint-proto lint-image bench proto lock wheel clean
 
 help:
 	@echo 'make setup   install everything into .venv'
 	@echo 'make demo    see it work: send real events, deliver them, replay some'
 	@echo 'make test    lint, build the wheel, test that wheel'
+	@echo 'make faults  the whole fault matrix, as root: kills, power cuts, failing disks'
 	@echo 'make lint    every check that runs nothing'
 	@echo 'make bench   measure on this machine'
 	@echo 'make proto   generate walbatch/pb from proto/, and .env.example from the settings'
@@ -83,13 +84,21 @@ build/venv/.stamp: requirements-dev.lock
 
 # The wheel is what people install, so the wheel is what is tested, in an environment that never saw the sources.
 # TESTED_WHEEL has no WALBATCH_ before it: a variable that is no setting would be refused as a misspelt one.
-test: lint wheel build/venv/.stamp
+installed: wheel build/venv/.stamp
 	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/dist/*.whl
 	build/venv/bin/python -m pip check
 	rm -rf $(RUN) && mkdir -p $(RUN)
 	cp -R $(TEST_FILES) $(RUN)/
-	cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" TESTED_WHEEL="$$(ls $(CURDIR)/build/dist/*.whl)" \
-		../venv/bin/pytest -n 2 --dist worksteal $(TEST_FLAGS)
+
+IN_RUN = cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" TESTED_WHEEL="$$(ls $(CURDIR)/build/dist/*.whl)"
+
+test: lint installed
+	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal --ignore=tests/privileged $(TEST_FLAGS)
+
+# The same tests as in `make test`, with many more injections, and those that need root.
+faults: installed
+	tests/privileged/tools.sh
+	$(IN_RUN) FAULTS=full ../venv/bin/pytest -n 2 --dist worksteal tests/crash tests/privileged $(TEST_FLAGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
