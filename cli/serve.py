@@ -22,6 +22,7 @@ def serve(
     data_dir: DataDir = None,
     max_backlog_bytes: Text = None,
     min_free_disk: Text = None,
+    max_wal_bytes: Text = None,
     retention: Text = None,
     allow_affected_sqlite: Switch = None,
     grpc_listen: Text = None,

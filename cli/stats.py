@@ -38,10 +38,12 @@ def _from_server(directory: Path) -> dict[str, Any] | None:
 
 
 def _from_disk(directory: Path) -> dict[str, Any]:
-    from walbatch.stats import document, read_backlog
+    from walbatch.errors import LogClosed
+    from walbatch.stats import document, read_backlog, storage
     from walbatch.wal.files import DATABASE_FILE, file_sizes
     from walbatch.wal.ownership import is_owned
     from walbatch.wal.reading import reading
+    from walbatch.wal.reserve import free_bytes
 
     with reading(directory) as connection:
         backlog = read_backlog(connection)
@@ -52,6 +54,7 @@ def _from_disk(directory: Path) -> dict[str, Any]:
         durability="fsynced",
         database_bytes=database_bytes,
         wal_bytes=wal_bytes,
+        storage=storage(LogClosed("no server answers"), free_bytes(directory)),
         serving=is_owned(directory),
     )
 
@@ -62,6 +65,8 @@ def _print(document: dict[str, Any]) -> None:
     out = console()
     for destination in document["destinations"]:
         out.print(_sentence(document, destination), soft_wrap=True)
+    if document["serving"] and not document["storage"]["accepting"]:
+        out.print(f"New records are refused: {document['storage']['detail']}.", soft_wrap=True)
     if document["dead"]:
         out.print(_dead_sentence(document), soft_wrap=True)
     table = Table("to", "lane", *(name.replace("_", " ") for name in _COLUMNS), box=None, pad_edge=False)

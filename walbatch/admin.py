@@ -66,7 +66,11 @@ class Admin:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        return PlainTextResponse("ok\n") if self._ready() else PlainTextResponse("not accepting records\n", 503)
+        refusal = self._log.refusal()
+        if self._ready() and refusal is None:
+            return PlainTextResponse("ok\n")
+        why = f": {refusal}" if refusal else ""
+        return PlainTextResponse(f"not accepting records{why}\n", 503)
 
     async def _stats(self, _: Request) -> Response:
         database_bytes, wal_bytes = self._log.sizes()
@@ -76,6 +80,7 @@ class Admin:
             durability=self._log.durability,
             database_bytes=database_bytes,
             wal_bytes=wal_bytes,
+            storage=stats.storage(self._log.refusal(), self._log.free_bytes()),
             serving=True,
         )
         return _json(document)

@@ -49,11 +49,39 @@ class LogClosed(Unavailable):
     reason = "SHUTTING_DOWN"
 
 
-class BacklogFull(Unavailable):
-    """Too much is waiting already, or the disk is nearly full. Nothing was stored; delivery goes on."""
+class NoRoom(Unavailable):
+    """New records are refused before anything breaks. Nothing was stored; delivery goes on; it ends by itself."""
+
+    retry_after_s = 30.0
+
+
+class BacklogFull(NoRoom):
+    """As much is waiting for a destination as may wait."""
 
     reason = "BACKLOG_FULL"
-    retry_after_s = 30.0
+
+
+class DiskFull(NoRoom):
+    """The disk is full, or nearly: what is left is for noting what was delivered."""
+
+    reason = "DISK_FULL"
+
+
+class WalHeld(NoRoom):
+    """SQLite's log has grown to its limit, because somebody has been reading the database all the time."""
+
+    reason = "WAL_HELD"
+
+
+class Overloaded(NoRoom):
+    """More waits for the disk than may be kept in memory: it is slow, or hangs."""
+
+    reason = "OVERLOADED"
+    retry_after_s = 1.0
+
+
+class TooLong(WalbatchError):
+    """A long read was ended, so that SQLite's log could be trimmed. Ask for less at a time."""
 
 
 class ConfigurationError(WalbatchError):
@@ -87,6 +115,6 @@ class CorruptLog(FatalError):
 
 
 class StorageFailed(FatalError):
-    """The disk refuses to store. Nothing was acknowledged since."""
+    """The disk refuses to store, or stores into files that are gone. Nothing was acknowledged since."""
 
     exit_code = 74

@@ -1,4 +1,4 @@
-"""Delete what was delivered long enough ago, a little at a time, so that nobody waits for it."""
+"""Delete what was delivered long enough ago, and shrink the file, a little at a time, so that nobody waits for it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Retention:
         while True:
             try:
                 deleted = await self.purge()
+                await self._log.vacuum()
             except Unavailable as error:
                 log.warning("retention.failed", error=str(error))
             else:

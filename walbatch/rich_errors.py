@@ -1,7 +1,7 @@
 """From our exceptions to gRPC statuses with google.rpc details, one mapping for all calls.
 
     InvalidRecord            INVALID_ARGUMENT     BadRequest, ErrorInfo     correct it; do not send it again unchanged
-    BacklogFull              RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
+    NoRoom                   RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo      wait long, or keep it on your side
     any other Unavailable    UNAVAILABLE          RetryInfo, ErrorInfo      send it again with the same id
 
 Every status has exactly one ErrorInfo, with a stable reason, as https://google.aip.dev/193 asks.
@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from walbatch.errors import BacklogFull, InvalidRecord, Unavailable
+from walbatch.errors import InvalidRecord, NoRoom, Unavailable
 
 DOMAIN = "walbatch"
 
@@ -31,7 +31,7 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: Refusa
     """End a call with the status of an error."""
     status = rpc_status.to_status(_status(error))
     metadata = tuple(status.trailing_metadata)
-    if isinstance(error, Unavailable) and not isinstance(error, BacklogFull):
+    if isinstance(error, Unavailable) and not isinstance(error, NoRoom):
         metadata += (("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))),)
     await context.abort(status.code, status.details, metadata)
     raise AssertionError("abort returned")
@@ -46,7 +46,7 @@ def _status(error: Refusal) -> status_pb2.Status:
             bad_request = details.BadRequest(field_violations=[violation])
             return _pack(grpc.StatusCode.INVALID_ARGUMENT, error, [bad_request, _info(error.reason, field=error.field)])
         case Unavailable():
-            full = isinstance(error, BacklogFull)
+            full = isinstance(error, NoRoom)
             code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE
             delay = Duration()
             delay.FromMilliseconds(round(error.retry_after_s * 1000))

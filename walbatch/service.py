@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -32,7 +32,7 @@ from grpc_reflection.v1alpha import reflection
 from walbatch import admin, http_server
 from walbatch.clock import SystemClock
 from walbatch.destinations import Destination, configured
-from walbatch.errors import ConfigurationError
+from walbatch.errors import ConfigurationError, Unavailable
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
 from walbatch.outlets import Outlets, open_outlets
 from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -41,6 +41,7 @@ from walbatch.retention import Retention
 from walbatch.routing import Router
 from walbatch.settings import Settings
 from walbatch.stats import read_backlog
+from walbatch.upkeep import Upkeep
 from walbatch.wal.admission import Limits
 from walbatch.wal.sqlite import SqliteLog
 
@@ -99,9 +100,13 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         event_log = await stack.enter_async_context(_open_log(settings, destinations, clock))
         await _tell_forgotten(event_log, destinations)
         outlets = await stack.enter_async_context(open_outlets(settings, destinations, event_log, clock))
-        background = await stack.enter_async_context(_background(event_log, settings, clock))
         ingest = IngestService(event_log, clock)
         servers = await stack.enter_async_context(_servers(settings, event_log, ingest, clock))
+        upkeep = Upkeep(event_log, clock, servers.refuse)
+        retention = Retention(event_log, clock, settings.retention)
+        background = await stack.enter_async_context(
+            _background(log=event_log.broken(), upkeep=upkeep.run(), retention=retention.run())
+        )
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
         flushing = asyncio.create_task(outlets.run(), name="delivery")
         try:
@@ -130,7 +135,7 @@ def _open_log(settings: Settings, destinations: Mapping[str, Destination], clock
         clock,
         router=Router({name: destination.filter for name, destination in destinations.items()}),
         formerly={name: d.formerly for name, d in destinations.items() if d.formerly},
-        limits=Limits(settings.max_backlog_bytes, settings.min_free_disk),
+        limits=Limits(settings.max_backlog_bytes, settings.min_free_disk, settings.max_wal_bytes),
         allow_affected_sqlite=settings.allow_affected_sqlite,
     )
 
@@ -144,14 +149,9 @@ async def _tell_forgotten(event_log: SqliteLog, destinations: Mapping[str, Desti
 
 
 @asynccontextmanager
-async def _background(
-    event_log: SqliteLog, settings: Settings, clock: SystemClock
-) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def _background(**loops: Coroutine[None, None, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Run what must never end by itself."""
-    tasks = [
-        asyncio.create_task(event_log.broken(), name="log"),
-        asyncio.create_task(Retention(event_log, clock, settings.retention).run(), name="retention"),
-    ]
+    tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
     try:
         yield tasks
     finally:
@@ -215,9 +215,18 @@ class Servers:
     async def start(self) -> None:
         """Accept records, and say so."""
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell(health_pb2.HealthCheckResponse.SERVING)
         self.ready = True
+
+    async def refuse(self, refusal: Unavailable | None) -> None:
+        """Tell health checks that new records are refused at this moment, or are not any more."""
+        if self.ready:
+            status = health_pb2.HealthCheckResponse
+            await self._tell(status.NOT_SERVING if refusal else status.SERVING)
+
+    async def _tell(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE):
+            await self._status.set(name, status)
 
     async def stop(self, ingest: IngestService, grace_s: float) -> None:
         """Say that no more records are accepted, and let the calls under way end."""

@@ -64,6 +64,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Free space of the disk below which new records are refused; delivery goes on. 0 switches it off.",
     )
+    max_wal_bytes: Size = Field(
+        default=GIB,
+        ge=32 * MIB,
+        description="Size of SQLite's log beyond which new records are refused: somebody reads the database all the"
+        " time, so that it cannot be trimmed.",
+    )
     retention: Duration = Field(
         default=7 * DAY,
         ge=1.0,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from walbatch.errors import Unavailable
 from walbatch.event import Kind
 from walbatch.wal import Backlog, DestinationBacklog, Lane, LaneBacklog, driver, store
 
@@ -16,7 +17,14 @@ COUNTS = ("pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
 
 
 def document(
-    backlog: Backlog, *, now_ms: int, durability: str, database_bytes: int, wal_bytes: int, serving: bool
+    backlog: Backlog,
+    *,
+    now_ms: int,
+    durability: str,
+    database_bytes: int,
+    wal_bytes: int,
+    storage: dict[str, Any],
+    serving: bool,
 ) -> dict[str, Any]:
     """Return the statistics as JSON-ready values. Totals are over all lanes; ages are in seconds, times RFC 3339.
 
@@ -34,7 +42,18 @@ def document(
         "sqlite_version": driver.SQLITE_VERSION,
         "database_bytes": database_bytes,
         "wal_bytes": wal_bytes,
+        "storage": storage,
         "destinations": [_destination(d, now_ms) for d in backlog.destinations],
+    }
+
+
+def storage(refusal: Unavailable | None, free_bytes: int) -> dict[str, Any]:
+    """Return whether new records are accepted, and why not: the word and the text that clients are answered."""
+    return {
+        "accepting": refusal is None,
+        "reason": refusal.reason if refusal else None,
+        "detail": str(refusal) if refusal else None,
+        "free_bytes": free_bytes,
     }
 
 

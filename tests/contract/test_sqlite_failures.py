@@ -16,7 +16,7 @@ from walbatch.event import Offset, Record
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver, store
 from walbatch.wal.driver import Connection
-from walbatch.wal.sqlite import SqliteLog
+from walbatch.wal.sqlite import PROBE_S, SqliteLog
 
 IOERR, CORRUPT = 10, 11
 
@@ -102,6 +102,38 @@ async def test_a_disk_that_keeps_failing_stops_the_log(
         await broken
     with pytest.raises(LogClosed):
         await log.append(events("d", clock))
+
+
+async def test_a_failed_commit_is_told_until_one_succeeds(
+    log: SqliteLog, clock: FakeClock, failing: Callable[..., None]
+) -> None:
+    """New records count as refused from the failure on; the next look tries the disk by itself, without traffic."""
+    assert log.refusal() is None
+    failing(IOERR)
+    with pytest.raises(CommitFailed):
+        await log.append([event("a", clock)])
+    assert isinstance(log.refusal(), CommitFailed)
+    assert "pretended error" in str(log.refusal())
+    await log.tend()
+    assert log.refusal() is None
+
+
+async def test_a_broken_disk_is_found_without_traffic(
+    log: SqliteLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look after a failure tries again, and the third failure in a row stops the log."""
+
+    def fail(_: Connection) -> int:
+        raise database_error(IOERR)
+
+    monkeypatch.setattr(store, "touch", fail)
+    broken = asyncio.create_task(log.broken())
+    await clock.advance(PROBE_S)
+    for _ in range(3):
+        assert not broken.done()
+        await log.tend()
+    with pytest.raises(StorageFailed, match="3 commits in a row failed"):
+        await broken
 
 
 async def test_a_log_that_is_closed_is_not_broken(tmp_path: Path, clock: FakeClock) -> None:

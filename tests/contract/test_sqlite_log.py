@@ -1,14 +1,11 @@
-"""What only the log on disk has to keep: through a full disk, purges and restarts."""
+"""What only the log on disk has to keep: through purges and restarts."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +13,9 @@ from log_records import BAD, EVENTS, NOW, copied, counts_of, deliver, event, eve
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED, RETRY
-from walbatch.errors import BacklogFull
 from walbatch.event import Kind, Record, profile_update
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane, store
-from walbatch.wal.admission import Limits
 from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
 
@@ -39,63 +34,6 @@ async def statuses(log: SqliteLog, destination: str = "there") -> dict[str, str]
         return dict(rows.fetchall())
 
     return await log.read(ask)
-
-
-async def test_a_full_disk_refuses_then_recovers(log: SqliteLog, clock: FakeClock) -> None:
-    """Nothing of a refused record is stored, however often it is tried; with room again the same log goes on."""
-    await log.append(events("a", clock))
-    ((pages,),) = await log._writer.execute_fetchall("PRAGMA page_count")
-    await log._writer.execute_fetchall(f"PRAGMA max_page_count = {pages + 20}")
-    large = {"text": "x" * 50_000}
-    stored = 0
-    with suppress(BacklogFull):
-        while stored < 20:
-            await log.append([event(f"large{stored}", clock, properties=large)])
-            stored += 1
-    assert 0 < stored < 20
-    for _ in range(5):
-        with pytest.raises(BacklogFull, match="full"):
-            await log.append([event("refused", clock, properties=large)])
-    assert (await counts_of(log)).accepted == stored + 1
-    assert len((await deliver(log)).entries) == stored + 1
-    await log._writer.execute_fetchall("PRAGMA max_page_count = 1000000")
-    (appended,) = await log.append([event("refused", clock, properties=large)])
-    assert not appended.duplicate
-    assert ids(await log.fetch(EVENTS, NOW)) == "refused"
-
-
-async def test_a_backlog_that_is_too_large_refuses_until_it_is_smaller(tmp_path: Path, clock: FakeClock) -> None:
-    """The limit is on what is owed; it holds over a restart, and delivery makes room without one."""
-    size = len(event("a", clock).payload)
-    limits = Limits(max_backlog_bytes=2 * size)
-    async with open_log(tmp_path, clock, limits=limits) as log:
-        await log.append(events("ab", clock))
-        with pytest.raises(BacklogFull, match=f"{2 * size} bytes wait"):
-            await log.append(events("c", clock))
-    async with open_log(tmp_path, clock, limits=limits) as log:
-        with pytest.raises(BacklogFull):
-            await log.append(events("c", clock))
-        await deliver(log, [DELIVERED, RETRY])
-        await log.append(events("c", clock))
-        assert (await counts_of(log)).pending == 2
-
-
-async def test_a_disk_that_is_nearly_full_refuses_before_it_is(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Below the reserve nothing is accepted; the disk is looked at about once a second, and delivery goes on."""
-    disk = SimpleNamespace(f_bavail=100, f_frsize=4096)
-    async with open_log(tmp_path, clock, limits=Limits(min_free_bytes=50 * 4096)) as log:
-        monkeypatch.setattr(os, "statvfs", lambda _: disk)
-        await log.append(events("a", clock))
-        disk.f_bavail = 49
-        await clock.advance(1)
-        with pytest.raises(BacklogFull, match="free"):
-            await log.append(events("b", clock))
-        await deliver(log)
-        disk.f_bavail = 50
-        await clock.advance(1)
-        await log.append(events("b", clock))
 
 
 async def test_a_purge_keeps_what_is_owed_and_what_is_dead(tmp_path: Path, clock: FakeClock) -> None:

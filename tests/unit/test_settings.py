@@ -23,6 +23,7 @@ def test_defaults() -> None:
         "data_dir": Path("./walbatch-data"),
         "max_backlog_bytes": 20 * 2**30,
         "min_free_disk": 256 * 2**20,
+        "max_wal_bytes": 2**30,
         "retention": 7 * 86_400.0,
         "allow_affected_sqlite": False,
         "grpc_listen": "127.0.0.1:50051",

@@ -30,8 +30,10 @@ SQLITE_VERSION: str = sqlite3.sqlite_version
 FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 """Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
 
+BUSY_TIMEOUT_MS = 5000
+
 _PRAGMAS: dict[str, int | str] = {
-    "busy_timeout": 5000,  # milliseconds
+    "busy_timeout": BUSY_TIMEOUT_MS,
     "cell_size_check": 1,
     "foreign_keys": 1,
     "mmap_size": 0,  # a mapped file turns an I/O error into a crash
@@ -49,8 +51,16 @@ _WRITER_PRAGMAS = _PRAGMAS | {
 
 
 def is_full(error: _types.Error) -> bool:
-    """Say whether the disk, or the largest size of the database, is reached (SQLITE_FULL)."""
-    return _result_code(error) == 13  # noqa: PLR2004
+    """Say whether the disk, or the largest size of the database, is reached.
+
+    SQLITE_FULL, or SQLITE_IOERR_SHMSIZE: the index of the write-ahead log could not grow.
+    """
+    return _result_code(error) == 13 or getattr(error, "sqlite_errorcode", 0) == 4874  # noqa: PLR2004
+
+
+def is_interrupted(error: _types.Error) -> bool:
+    """Say whether `interrupt` ended the statement (SQLITE_INTERRUPT)."""
+    return _result_code(error) == 9  # noqa: PLR2004
 
 
 def is_damage(error: _types.Error) -> bool:

@@ -12,6 +12,11 @@ def wal_file(database: Path) -> Path:
     return database.with_name(f"{database.name}-wal")
 
 
+def rescued_files(database: Path) -> list[Path]:
+    """Return the copies that were saved from under a server whose files were taken away, oldest first."""
+    return sorted(database.parent.glob(f"{database.name}.rescued-*[0-9]"), key=lambda copy: copy.stat().st_mtime_ns)
+
+
 def file_sizes(database: Path) -> tuple[int, int]:
     """Return the bytes of a database and of its write-ahead log; 0 for one that is not there."""
     return _size(database), _size(wal_file(database))

@@ -32,12 +32,13 @@ _CLOSED = "walbatch is shutting down; send this again to another instance, or af
 class GroupCommit(Generic[W, R]):
     """Gathers writes into groups. `commit` stores one group and returns a result for each write, by position.
 
-    If `commit` raises, the error goes to every caller of that group, and the next group is tried afresh.
+    A result that is an `Unavailable` is raised for the caller of that write. If `commit` itself raises, the error goes
+    to every caller of that group, and the next group is tried afresh.
     """
 
     def __init__(
         self,
-        commit: Callable[[Sequence[W]], Awaitable[Sequence[R]]],
+        commit: Callable[[Sequence[W]], Awaitable[Sequence[R | Unavailable]]],
         clock: Clock,
         *,
         weigh: Callable[[W], int] = lambda _: 1,
@@ -50,6 +51,8 @@ class GroupCommit(Generic[W, R]):
         self._max_weight = max_weight
         self._linger_s = linger_s
         self._waiting: list[tuple[W, asyncio.Future[R]]] = []
+        self.waiting_weight = 0
+        """What was submitted and is not stored yet, the group under way included."""
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._expected = 1
@@ -65,6 +68,7 @@ class GroupCommit(Generic[W, R]):
             raise LogClosed(_CLOSED)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((write, future))
+        self.waiting_weight += self._weigh(write)
         self._arrived.set()
         if len(self._waiting) >= self._expected:
             self._enough.set()
@@ -104,6 +108,7 @@ class GroupCommit(Generic[W, R]):
         return group
 
     async def _store(self, group: Sequence[tuple[W, asyncio.Future[R]]]) -> None:
+        answers: list[tuple[tuple[W, asyncio.Future[R]], R | Unavailable]]
         try:
             results = await self._commit([write for write, _ in group])
             answers = list(zip(group, results, strict=True))
@@ -114,8 +119,14 @@ class GroupCommit(Generic[W, R]):
             raise
         else:
             for (_, future), result in answers:
-                if not future.done():  # done means that its caller was cancelled
+                if future.done():  # its caller was cancelled
+                    continue
+                if isinstance(result, Unavailable):
+                    future.set_exception(result)
+                else:
                     future.set_result(result)
+        finally:
+            self.waiting_weight -= sum(self._weigh(write) for write, _ in group)
 
 
 def _fail(group: Sequence[tuple[W, asyncio.Future[R]]], error: Unavailable) -> None:

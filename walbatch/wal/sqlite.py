@@ -36,19 +36,27 @@ import structlog
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
-from walbatch.errors import BacklogFull, CommitFailed, FatalError, StorageFailed, WalbatchError
+from walbatch.errors import (
+    CommitFailed,
+    DiskFull,
+    StorageFailed,
+    TooLong,
+    Unavailable,
+    WalbatchError,
+)
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, intents, recovery, store
+from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, intents, recovery, store, upkeep
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
+from walbatch.wal.guard import Guard
 from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
-from walbatch.wal.transaction import Answer, Discard, Intent, Planner, Purge, Transaction, Write
+from walbatch.wal.transaction import Answer, Chore, Discard, Intent, Planner, Purge, Transaction, Write
 
 log = structlog.stdlib.get_logger("walbatch.log")
 
@@ -56,6 +64,15 @@ T = TypeVar("T")
 
 MAX_FAILED_COMMITS = 3
 """After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
+
+MAX_GROUP_BYTES = 12 * 1024 * 1024
+"""Of one transaction: 20,000 events of a usual size."""
+
+PROBE_S = 10.0
+"""After so long without a commit the disk is tried: an idle server must not call itself ready on a broken one."""
+
+_ROW_BYTES = 256
+"""What a row takes besides its payload, in memory and on disk, roughly."""
 
 
 class SqliteLog:
@@ -93,7 +110,10 @@ class SqliteLog:
         self._waiting_since_s: dict[Lane, float] = {}
         self._changed = {lane: asyncio.Event() for lane in self._lanes}
         self._failed_commits = 0
-        self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight)
+        self._failure_text = ""
+        self._committed_s = clock.monotonic_s()
+        self._questions_under_way = 0
+        self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight, max_weight=MAX_GROUP_BYTES)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -106,6 +126,7 @@ class SqliteLog:
         driver.check_version(allow_affected=self._allow_affected)
         async with AsyncExitStack() as stack:
             stack.enter_context(self.ownership)
+            self._admission.open()
             try:
                 await asyncio.to_thread(recovery.prepare, self.path)
                 self._writer = await stack.enter_async_context(_connect(lambda: driver.open_writer(self.path)))
@@ -116,6 +137,8 @@ class SqliteLog:
                 raise self._broken(error) from error
             except OSError as error:
                 raise StorageFailed(f"cannot open {self.path}: {error}") from error
+            self._guard = Guard(self.path)
+            self._admission.reserve.take()
             self._committing = asyncio.create_task(self._commits.run(), name="group commit")
             stack.push_async_callback(self._close)
             self._stack = stack.pop_all()
@@ -170,7 +193,7 @@ class SqliteLog:
         """See `EventLog.append`."""
         if not records:
             return []
-        self._admission.check()
+        self._admission.check(self._commits.waiting_weight)
         return cast(list[Appended], await self._commits.submit(records))
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
@@ -221,18 +244,77 @@ class SqliteLog:
         """Close the open dead letters of these records at one destination, for good; return how many there were."""
         return cast(int, await self._commits.submit(Discard(destination, offsets, self._clock.wall_ms())))
 
+    async def vacuum(self) -> int:
+        """Give pages that purges have emptied back to the file system, a few at a time; return how many.
+
+        As many are kept as the log will soon use again.
+        """
+        given = 0
+        while pages := cast(int, await self._commits.submit(Chore(upkeep.vacuum))):
+            given += pages
+        return given
+
+    def refusal(self) -> Unavailable | None:
+        """Return why new records are refused at this moment, or would be; None if all is well."""
+        if self._failed_commits:
+            return CommitFailed(self._failure_text)
+        return self._admission.refusal()
+
+    async def tend(self) -> None:
+        """Look after the files: to be called about every second. No append waits longer for it than for another group.
+
+        It trims the write-ahead log, sets the reserve aside again when there is room, and tries the disk if the last
+        commit failed, or is long ago. What it finds is told by `refusal` and `broken`.
+        """
+        admission = self._admission
+        try:
+            roomy = admission.disk_full and admission.roomy()
+            if roomy or self._failed_commits or self._idle_s() >= PROBE_S or self._guard.replaced:
+                await self._commits.submit(Chore(store.touch))
+            admission.disk_full &= not roomy
+            admission.reserve.take()
+            admission.wal_bytes = await self._trim()
+        except Unavailable as error:
+            log.debug("log.tend_failed", error=str(error))
+        if admission.wal_alarming and self._questions_under_way:
+            await self._questions.interrupt()
+
+    def _idle_s(self) -> float:
+        return self._clock.monotonic_s() - self._committed_s
+
+    async def _trim(self) -> int:
+        """Return the bytes of the write-ahead log that cannot be used again at this moment."""
+        if self.sizes()[1] < upkeep.TRIM_FROM_BYTES and not self._admission.disk_full:
+            return 0
+        try:
+            return await _run(self._writer, upkeep.trim)
+        except driver.Error as error:
+            raise self._failure(error) from error
+
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
         positions = {lane: state.position for lane, state in self._states.items()}
         return await self._ask(self._reader, store.backlog, positions)
 
     async def read(self, query: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it."""
-        return await self._ask(self._questions, partial(query, **kwargs), *args)
+        """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it.
+
+        Raises:
+            TooLong: it kept the write-ahead log from being trimmed for too long. Ask for less at a time.
+        """
+        self._questions_under_way += 1
+        try:
+            return await self._ask(self._questions, partial(query, **kwargs), *args)
+        finally:
+            self._questions_under_way -= 1
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the database and of its write-ahead log."""
         return file_sizes(self.path)
+
+    def free_bytes(self) -> int:
+        """Return what is free on the disk."""
+        return self._admission.free_bytes()
 
     def _next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
         state, turns = self._states[lane], self._turns[lane]
@@ -246,15 +328,33 @@ class SqliteLog:
         age_ms = 0 if received_at_ms is None else max(self._clock.wall_ms() - received_at_ms, 0)
         self._waiting_since_s[lane] = self._clock.monotonic_s() - age_ms / 1000
 
-    async def _commit(self, writes: Sequence[Write]) -> list[Answer]:
+    async def _commit(self, writes: Sequence[Write]) -> Sequence[Answer | Unavailable]:
+        if not self._admission.disk_full:
+            try:
+                return await self._transact(writes)
+            except DiskFull:
+                self._admission.disk_full = True
+                self._admission.reserve.release()
+        # What was delivered must be noted even now; what is new can wait.
+        full = DiskFull("the disk is full; nothing was stored")
+        rest = [write for write in writes if not isinstance(write, Sequence)]
+        answers = iter(await self._transact(rest) if rest else ())
+        return [full if isinstance(write, Sequence) else next(answers) for write in writes]
+
+    async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
         transaction = Planner(self._recent, self._states, self._router).plan(writes)
         try:
-            await _run(self._writer, lambda connection: transaction.run(connection, self._lanes, self._bits))
+            await _run(self._writer, self._store, transaction)
         except driver.Error as error:
             raise self._failure(error) from error
         self._failed_commits = 0
+        self._committed_s = self._clock.monotonic_s()
         self._follow(transaction)
         return [answer() for answer in transaction.answers]
+
+    def _store(self, connection: driver.Connection, transaction: Transaction) -> None:
+        transaction.run(connection, self._lanes, self._bits)
+        self._guard.check(connection)
 
     def _follow(self, done: Transaction) -> None:
         """Bring memory up to what the disk has now."""
@@ -293,8 +393,10 @@ class SqliteLog:
         except driver.Error as error:
             raise self._broken(error) from error
 
-    def _broken(self, error: sqlite3.Error) -> FatalError:
+    def _broken(self, error: sqlite3.Error) -> WalbatchError:
         """Translate what anything but a transaction raised."""
+        if driver.is_interrupted(error):
+            return TooLong("this was ended, as it kept the log from being trimmed; ask for less at a time")
         if driver.is_damage(error):
             return recovery.damaged(self.path, error)
         return StorageFailed(f"{self.path} cannot be used: {error}")
@@ -302,17 +404,18 @@ class SqliteLog:
     def _failure(self, error: sqlite3.Error) -> WalbatchError:
         """Translate what a transaction raised."""
         if driver.is_full(error):
-            return BacklogFull("the disk is full; nothing was stored")
+            return DiskFull("the disk is full; nothing was stored")
         if driver.is_damage(error):
             return recovery.damaged(self.path, error)
         self._failed_commits += 1
+        self._failure_text = f"the last commit failed: {error}"
         if self._failed_commits >= MAX_FAILED_COMMITS:
             return StorageFailed(f"{self._failed_commits} commits in a row failed on {self.path}: {error}")
         return CommitFailed(f"the commit failed ({error}), so it is not known whether this was stored; send it again")
 
 
 def _weight(write: Write) -> int:
-    return len(write) if isinstance(write, Sequence) else 1
+    return sum(len(record.payload) + _ROW_BYTES for record in write) if isinstance(write, Sequence) else _ROW_BYTES
 
 
 def _checkpoint(connection: driver.Connection) -> None:

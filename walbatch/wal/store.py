@@ -138,6 +138,11 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
     )
 
 
+def touch(connection: Connection) -> int:
+    """Write a page without changing anything, so that the COMMIT has to go to the disk."""
+    return connection.execute("UPDATE accepted SET count = count WHERE kind = 0").rowcount
+
+
 def raise_watermark(connection: Connection, lane: Lane, settled_through: int) -> None:
     """Note that every record of a lane up to an offset is settled."""
     connection.execute(

@@ -40,7 +40,14 @@ class Intent:
     batch: Batch
 
 
-Write = Sequence[Record] | Settlement | Purge | Discard | Intent
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something small to do within the transaction."""
+
+    run: Callable[[Connection], int]
+
+
+Write = Sequence[Record] | Settlement | Purge | Discard | Intent | Chore
 Answer = list[Appended] | Purged | int | None
 """What a write is answered: where its records are, what was deleted, how many were closed, or nothing."""
 
@@ -57,8 +64,10 @@ class Transaction:
     purges: list[Purge] = field(default_factory=list)
     discards: list[Discard] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
+    chores: list[Chore] = field(default_factory=list)
     offsets: Sequence[Offset] = ()
     purged: list[Purged] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
     discarded: list[int] = field(default_factory=list)
     answers: list[Callable[[], Answer]] = field(default_factory=list)
     """What each write is answered, by position; to be called once it has run."""
@@ -76,6 +85,7 @@ class Transaction:
                 intents.add(connection, intent.batch)
             self.purged = [purge(connection, lanes, one.before_ms, one.after, one.size) for one in self.purges]
             self.discarded = [_discard(connection, discard) for discard in self.discards]
+            self.done = [chore.run(connection) for chore in self.chores]
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -120,9 +130,15 @@ class Planner:
                 case Discard():
                     planned.answers.append(partial(self._discarded, len(planned.discards)))
                     planned.discards.append(write)
+                case Chore():
+                    planned.answers.append(partial(self._done, len(planned.chores)))
+                    planned.chores.append(write)
                 case _:
                     planned.answers.append(self._append(write))
         return planned
+
+    def _done(self, position: int) -> int:
+        return self._planned.done[position]
 
     def _purged(self, position: int) -> Purged:
         return self._planned.purged[position]

@@ -1,0 +1,99 @@
+"""The files of an open log are taken away: nothing is acknowledged into nowhere, and everything before is saved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from log_records import EVENTS, NOW, deliver, event, events, ids, open_log
+
+from walbatch.errors import CommitFailed, StorageFailed
+from walbatch.testing.clock import FakeClock
+from walbatch.wal.files import rescued_files, wal_file
+from walbatch.wal.sqlite import PROBE_S, SqliteLog
+
+
+def delete(database: Path) -> None:
+    """As in `rm events.db`."""
+    database.unlink()
+
+
+def delete_all(database: Path) -> None:
+    """As in `rm events.db*`."""
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+
+
+def delete_wal(database: Path) -> None:
+    """As somebody does who wants to free space."""
+    wal_file(database).unlink()
+
+
+def replace(database: Path) -> None:
+    """As in restoring a backup over a running server."""
+    other = database.with_name("other.db")
+    other.write_bytes(b"")
+    other.replace(database)
+
+
+def moved(directory: Path) -> Path:
+    """As in `mv`; return where it is now."""
+    return directory.rename(directory.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("take_away", [delete, delete_all, delete_wal, replace])
+async def test_files_that_are_taken_away(directory: Path, clock: FakeClock, take_away: Callable[[Path], None]) -> None:
+    """The next append is not acknowledged, the log stops, and the saved copy has what was acknowledged before."""
+    async with open_log(directory, clock) as log:
+        broken = asyncio.create_task(log.broken())
+        await log.append(events("a", clock))
+        await deliver(log)
+        await log.append(events("bc", clock))
+        take_away(log.path)
+        with pytest.raises(CommitFailed):
+            await log.append([event("d", clock)])
+        with pytest.raises(StorageFailed, match=r"deleted, moved or replaced .*events\.db\.rescued-1"):
+            await broken
+    (copy,) = rescued_files(log.path)
+    assert copy.stat().st_mode & 0o777 == 0o600
+    for name in ("", "-wal", "-shm"):
+        log.path.with_name(f"{log.path.name}{name}").unlink(missing_ok=True)
+    copy.rename(log.path)
+    async with open_log(directory, clock) as log:
+        assert ids(await log.fetch(EVENTS, NOW)) in ("bc", "bcd")
+
+
+async def test_it_is_noticed_without_traffic(log: SqliteLog) -> None:
+    """The look after the files finds it."""
+    broken = asyncio.create_task(log.broken())
+    log.path.unlink()
+    await log.tend()
+    with pytest.raises(StorageFailed, match="deleted, moved or replaced"):
+        await broken
+
+
+async def test_a_directory_that_was_moved_away(directory: Path, clock: FakeClock) -> None:
+    """There is nowhere to save to; the text says what to do, and the moved files have everything."""
+    async with open_log(directory, clock) as log:
+        broken = asyncio.create_task(log.broken())
+        await log.append(events("ab", clock))
+        elsewhere = moved(directory)
+        await log.tend()
+        with pytest.raises(StorageFailed, match="put them back"):
+            await broken
+    async with open_log(elsewhere, clock) as log:
+        assert ids(await log.fetch(EVENTS, NOW)) == "ab"
+
+
+async def test_an_idle_log_tries_its_disk(log: SqliteLog, clock: FakeClock) -> None:
+    """Not at every look, but after some seconds without a commit."""
+    await log.tend()
+    begun_s = log._committed_s
+    await clock.advance(PROBE_S - 1)
+    await log.tend()
+    assert log._committed_s == begun_s
+    await clock.advance(1)
+    await log.tend()
+    assert log._committed_s == clock.monotonic_s()

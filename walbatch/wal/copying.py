@@ -1,0 +1,30 @@
+"""Copy a log into one file, complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from walbatch.wal.driver import Connection
+
+
+def copy_into(connection: Connection, target: Path) -> None:
+    """Write everything that a connection sees into a new, compact database, on the disk on return.
+
+    It is readable by its owner only, and gets its name when it is complete.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    connection.execute("VACUUM INTO ?", (str(partial),))
+    _fsync(partial)
+    partial.rename(target)
+    _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""Notice that the files under an open log are not its files any more: deleted, moved away, or replaced.
+
+The open descriptors go on working, so SQLite would commit into files that nobody finds at the next start. Everything
+can still be read through them, so it is saved before the process ends.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from walbatch.errors import StorageFailed
+from walbatch.wal.copying import copy_into
+from walbatch.wal.driver import Connection, Error
+from walbatch.wal.files import rescued_files, wal_file
+
+
+class Guard:
+    """Knows the files that a connection has open. Make it after the first transaction: only then is there a -wal."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._known = {path: _identity(path) for path in (database, wal_file(database))}
+
+    @property
+    def replaced(self) -> Path | None:
+        """The file that is gone, or another one; None if both are what they were."""
+        return next((path for path, identity in self._known.items() if _identity(path) != identity), None)
+
+    def check(self, connection: Connection) -> None:
+        """Return if both files are where they were; a few microseconds.
+
+        Raises:
+            StorageFailed: they are not. What the connection still sees, all that was acknowledged, is saved if that
+                is possible, and the text says where. Nothing may be acknowledged any more.
+        """
+        if path := self.replaced:
+            raise StorageFailed(
+                f"{path} was deleted, moved or replaced under the running server. {self._save(connection)}"
+            )
+
+    def _save(self, connection: Connection) -> str:
+        database = self._database.name
+        copy = self._database.with_name(f"{database}.rescued-{len(rescued_files(self._database)) + 1}")
+        try:
+            copy_into(connection, copy)
+        except (Error, OSError) as error:
+            return f"What it held could not be saved ({error}); if the files were moved, put them back, all of them"
+        return (
+            f"Everything that was acknowledged is in {copy}. With no {database} in its place the next start goes on"
+            f" with that; else move {database}, {database}-wal and {database}-shm away first"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

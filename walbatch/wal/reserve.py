@@ -1,0 +1,58 @@
+"""Disk space that is set aside for what must go on when the disk is full: noting what was delivered.
+
+A file of real blocks beside the database. When a transaction finds the disk full, the file is deleted, and the
+settlements of what is delivered meanwhile have its room. New records are refused until it could be set aside again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+RESERVE_FILE = "walbatch.reserve"
+
+MIN_BYTES, MAX_BYTES = 1024 * 1024, 16 * 1024 * 1024
+"""A settlement writes some ten pages, and a checkpoint every 4 MiB uses the log's room again: the larger size is enough
+for any backlog, since delivered records take no more room than they had."""
+
+
+class Reserve:
+    """The reserve of one directory: as large as what is kept free, within `MIN_BYTES` and `MAX_BYTES`."""
+
+    def __init__(self, directory: Path, min_free_bytes: int) -> None:
+        self._directory = directory
+        self._path = directory / RESERVE_FILE
+        self._size = max(MIN_BYTES, min(MAX_BYTES, min_free_bytes))
+        self._min_free_bytes = min_free_bytes
+
+    @property
+    def held(self) -> bool:
+        """Whether the room is set aside."""
+        return self._path.exists() and self._path.stat().st_size == self._size
+
+    def release(self) -> None:
+        """Give the room to whoever writes next. Harmless if it was given before."""
+        self._path.unlink(missing_ok=True)
+
+    def take(self) -> bool:
+        """Set the room aside, unless less would be left than is kept free; say whether it is held now."""
+        if self.held:
+            return True
+        self.release()  # one of another size
+        if free_bytes(self._directory) < self._size + self._min_free_bytes:
+            return False
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, self._size)
+        except OSError:
+            self.release()
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def free_bytes(directory: Path) -> int:
+    """Return what an ordinary user may still write on the disk of a directory."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize

@@ -1,0 +1,46 @@
+"""The SQL of keeping the files small while they are in use, in pieces short enough that nobody waits for it.
+
+SQLite checkpoints by itself after each commit, and starts its log at the beginning again when no reader is using it.
+With a reader all the time that moment never comes, and the log grows (https://sqlite.org/wal.html section 6).
+"""
+
+from __future__ import annotations
+
+from walbatch.wal.driver import BUSY_TIMEOUT_MS, Connection
+
+TRIM_FROM_BYTES = 16 * 1024 * 1024
+"""Size of the write-ahead log from which something must be in the way: four times what SQLite trims by itself."""
+
+VACUUM_PAGES = 256
+"""Pages of one slice: 1 MiB, a few milliseconds."""
+
+SPARE_SHARE = 8
+"""One page of so many is kept empty: the log that comes in tomorrow takes the room of what is purged today."""
+
+
+def trim(connection: Connection) -> int:
+    """Move the write-ahead log into the database, and begin it anew if no reader is in the way.
+
+    Returns the bytes of it that cannot be used again at this moment: 0 if there was no reader.
+    """
+    _, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    busy = 1
+    if frames == moved:
+        connection.execute("PRAGMA busy_timeout = 0")  # whoever reads at this moment is not waited for
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return _pragma(connection, "page_size") * frames if busy else 0
+
+
+def vacuum(connection: Connection) -> int:
+    """Give some of the empty pages at the end of the file back, within a transaction; return how many."""
+    spare = _pragma(connection, "page_count") // SPARE_SHARE
+    pages = min(_pragma(connection, "freelist_count") - spare, VACUUM_PAGES)
+    if pages <= 0:
+        return 0
+    connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    return pages
+
+
+def _pragma(connection: Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
