@@ -122,7 +122,7 @@ class Shim:
         self._set("mode", 0)
 
     def set_clock(self, offset_s: float) -> None:
-        """Let the wall clock be ahead by so much, or behind if it is negative. The monotonic clock goes on as before."""
+        """Put the wall clock ahead by so much, or behind if it is negative. The monotonic clock goes on as before."""
         self._set("clock_ns", round(offset_s * 1_000_000_000))
 
     @property
