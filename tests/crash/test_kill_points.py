@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill_at_any_call(
 
     The same kills and the same checker find what a server loses that answers before the commit.
     """
+    faulthandler.cancel_dump_traceback_later()  # it is long because there is much to do; the limit above still holds
     planned = list(plans(rounds(20, 560), seed))
     calls, where = Counter[str](), Counter[str]()
     acked = duplicated = 0
