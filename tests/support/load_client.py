@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import grpc
 from total_queue import update_id
@@ -33,6 +34,7 @@ BATCH = 20
 PROFILES = 3
 CALL_LIMIT_S = 5.0
 GIVE_UP_EVERY = 7
+_OPTIONS: dict[str, Any] = {"timeout": CALL_LIMIT_S, "wait_for_ready": True}  # while there is no server, wait for one
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -53,16 +55,16 @@ class Call:
         if self.stream:
             self._send_stream(stub)
         elif len(self.records) == 1:
-            stub.TrackEvent(pb.TrackEventRequest(event=self.records[0].event), timeout=CALL_LIMIT_S)
+            stub.TrackEvent(pb.TrackEventRequest(event=self.records[0].event), **_OPTIONS)
         else:
-            reply = stub.Ingest(pb.IngestRequest(records=self.records), timeout=CALL_LIMIT_S)
+            reply = stub.Ingest(pb.IngestRequest(records=self.records), **_OPTIONS)
             assert reply.accepted_count + reply.duplicate_count == len(self.records), reply
 
     def _send_stream(self, stub: AnalyticsServiceStub) -> None:
         half = len(self.records) // 2
         parts = (self.records[:half], self.records[half:])
         requests = [pb.IngestStreamRequest(sequence=n, records=part) for n, part in enumerate(parts, 1)]
-        replies = list(stub.IngestStream(iter(requests), timeout=CALL_LIMIT_S))
+        replies = list(stub.IngestStream(iter(requests), **_OPTIONS))
         assert replies[-1].acked_sequence == len(parts), replies
         assert not any(reply.rejections for reply in replies), replies
 
