@@ -50,7 +50,7 @@ _CONTROL = "FAULTSHIM_CONTROL"
 
 
 class NoCompiler(Exception):
-    """There is no C compiler, and these tests are not left out for that: install one (Debian: apt-get install gcc)."""
+    """There is no C compiler, and these tests are not left out for that: install one."""
 
 
 def compiled(directory: Path) -> Path:
@@ -64,7 +64,7 @@ def compiled(directory: Path) -> Path:
     if compiler is None:
         raise NoCompiler(
             "the crash tests need a C compiler named cc, to break calls under the program;"
-            " install one (Debian: apt-get install gcc)"
+            " install one (Debian: apt-get install gcc libc6-dev)"
         )
     made = subprocess.run(
         [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(SOURCE)],
