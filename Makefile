@@ -1,4 +1,5 @@
-# The only tools that must be there: make, git and Python 3.11 or later. Everything else comes from the locks.
+# The only tools that must be there: make, git, Python 3.11 or later and, for the tests, a C compiler called cc.
+# Everything else comes from the locks.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,7 +15,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults installed lint lint-python lint-proto lint-image bench proto lock wheel clean
+.PHONY: help setup demo test faults installed compiler lint lint-python lint-proto lint-image bench proto lock wheel clean
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -92,11 +93,15 @@ installed: wheel build/venv/.stamp
 
 IN_RUN = cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" TESTED_WHEEL="$$(ls $(CURDIR)/build/dist/*.whl)"
 
-test: lint installed
+# The crash tests break the calls of the running program with a library of their own (tests/support/faultshim.c).
+compiler:
+	@command -v cc >/dev/null || { echo 'the tests need a C compiler called cc; Debian: apt-get install gcc libc6-dev' >&2; exit 1; }
+
+test: compiler lint installed
 	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal --ignore=tests/privileged $(TEST_FLAGS)
 
 # The same tests as in `make test`, with many more injections, and those that need root.
-faults: installed
+faults: compiler installed
 	tests/privileged/tools.sh
 	$(IN_RUN) FAULTS=full ../venv/bin/pytest -n 2 --dist worksteal tests/crash tests/privileged $(TEST_FLAGS)
 

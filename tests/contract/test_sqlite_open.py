@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from walbatch.errors import (
 )
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver, migrate, ownership, recovery
-from walbatch.wal.files import DATABASE_FILE, wal_file
+from walbatch.wal.files import DATABASE_FILE, journal_file, wal_file
 
 
 @pytest.fixture
@@ -263,6 +265,38 @@ async def test_what_was_acknowledged_before_a_kill_is_there(killed: Path, clock:
     async with open_log(killed.parent, clock) as log:
         assert log.sizes()[1] == 0
         assert ids(await log.fetch(EVENTS, NOW)) == "abc"
+
+
+CUT_OFF = """
+import os, sys
+from walbatch.wal import driver
+connection = driver._open(sys.argv[1])
+connection.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the COMMIT
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE t (x)")
+connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50)"
+                   " INSERT INTO t SELECT randomblob(4000) FROM n")
+os._exit(0)
+"""
+
+
+def cut_off(directory: Path) -> Path:
+    """Make a directory whose database was being made when the process was killed, and return the database."""
+    database = directory / DATABASE_FILE
+    directory.mkdir(mode=0o700)
+    change(database, "PRAGMA application_id = 0")  # it has a first page, as after SQLite made it
+    subprocess.run([sys.executable, "-c", CUT_OFF, f"{database.as_uri()}?mode=rwc"], check=True)
+    assert journal_file(database).stat().st_size > 0
+    return database
+
+
+async def test_a_first_start_that_was_cut_off_is_no_damage(directory: Path, clock: FakeClock) -> None:
+    """A kill while the database was being made leaves a rollback journal, which is played back by the next start."""
+    database = cut_off(directory)
+    async with open_log(directory, clock) as log:
+        await log.append(events("abc", clock))
+        assert ids(await log.fetch(EVENTS, NOW)) == "abc"
+    assert not journal_file(database).exists()
 
 
 async def test_the_order_of_opening(killed: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

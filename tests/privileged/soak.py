@@ -223,7 +223,10 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="walbatch-soak-") as folder:
         root = Path(folder)
-        with loop_mounted(root / "disk", "ext4", 256) as disk, site(root, **SETTINGS, data_dir=disk.path / "data") as here:
+        with (
+            loop_mounted(root / "disk", "ext4", 256) as disk,
+            site(root, **SETTINGS, data_dir=disk.path / "data") as here,
+        ):
             here.data = disk.path / "data"
             shim = Shim(root)
             soak = Soak(here, disk, shim, random.Random(options.seed), None, here.sink())  # type: ignore[arg-type]
@@ -231,7 +234,8 @@ def main() -> int:
             logs = [root / f"client-{n}.log" for n in range(CLIENTS)]
             address = f"127.0.0.1:{here.grpc_port}"
             clients = [
-                here.start(sys.executable, LOAD_CLIENT, address, str(log), log.stem, "--calls-per-s", "8") for log in logs
+                here.start(sys.executable, LOAD_CLIENT, address, str(log), log.stem, "--calls-per-s", "8")
+                for log in logs
             ]
             soak.run(options.minutes * 60)
             for client in clients:

@@ -25,7 +25,12 @@ async def _answer_early(log: SqliteLog, records: Sequence[Record]) -> list[Appen
     return [Appended(Offset(0), duplicate=False) for _ in records]
 
 
-if __name__ == "__main__":
+def install() -> None:
+    """Make the log of this process answer early."""
     SqliteLog.append = _answer_early  # type: ignore[method-assign, assignment]
+
+
+if __name__ == "__main__":
+    install()
     (script,) = entry_points(group="console_scripts", name="walbatch")
     script.load()(["serve"])

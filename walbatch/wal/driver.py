@@ -113,6 +113,15 @@ def open_reader(path: Path) -> Connection:
     return connection
 
 
+def play_back_journal(path: Path) -> None:
+    """Undo a transaction that a crash cut off before the database was in WAL mode. A reader is not able to."""
+    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    finally:
+        connection.close()
+
+
 def _open(uri: str) -> Connection:
     # Transactions are begun by hand. A connection is made in one thread and used in another, never in two at once.
     connection: Connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)

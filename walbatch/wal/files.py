@@ -17,6 +17,11 @@ def rescued_files(database: Path) -> list[Path]:
     return sorted(database.parent.glob(f"{database.name}.rescued-*[0-9]"), key=lambda copy: copy.stat().st_mtime_ns)
 
 
+def journal_file(database: Path) -> Path:
+    """Return SQLite's rollback journal beside a database: there is one only while the database is being made."""
+    return database.with_name(f"{database.name}-journal")
+
+
 def file_sizes(database: Path) -> tuple[int, int]:
     """Return the bytes of a database and of its write-ahead log; 0 for one that is not there."""
     return _size(database), _size(wal_file(database))

@@ -2,8 +2,9 @@
 
 1. the database is made, readable by its owner only         SQLite gives -wal and -shm the same mode
 2. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
-3. a read-only look: ours? not newer? sound?                so that a refusal changes nothing
-4. only then the writer opens it, migrates, and checkpoints
+3. a rollback journal is played back                        a kill left it while the database was being made
+4. a read-only look: ours? not newer? sound?                so that a refusal changes nothing
+5. only then the writer opens it, migrates, and checkpoints
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog
 from walbatch.wal import driver, migrate
-from walbatch.wal.files import wal_file
+from walbatch.wal.files import journal_file, wal_file
 
 QUICK_CHECK_MAX_BYTES = 1024**3
 """After an unclean stop a database up to this size is checked before it is served; a larger one would take too long."""
@@ -22,7 +23,7 @@ _CHUNK = 1024 * 1024
 
 
 def prepare(database: Path) -> None:
-    """Do steps 1 to 3. The caller owns the directory, and no connection is open.
+    """Do steps 1 to 4. The caller owns the directory, and no connection is open.
 
     Raises:
         CorruptLog: not a database of ours, or a damaged one. Restore a copy, or move it away to start anew.
@@ -63,6 +64,8 @@ def rewrite_wal(wal: Path) -> None:
 
 def _inspect(database: Path, *, unclean: bool) -> None:
     try:
+        if journal_file(database).exists():
+            driver.play_back_journal(database)
         connection = driver.open_reader(database)
         try:
             migrate.schema_version(connection)
