@@ -1,0 +1,104 @@
+"""Cut the power of real file systems under load, and account for every event afterwards.
+
+FS_IOC_SHUTDOWN takes the device away from the kernel at one moment: no page of its cache gets there any more. The next
+mount replays the journal, as after a power cut. The logs of the clients and the fake Mixpanel's file are on another disk.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from file_systems import JOURNAL_FLUSHED, NOTHING_FLUSHED, FileSystem, Kind, loop_mounted
+from programs import WALBATCH, Site, eventually, grown, site
+from total_queue import Verdict, judge
+
+SUPPORT = Path(__file__).parent.parent / "support"
+CLIENTS = 2
+SLOW_SINK = ("--latency", "200ms")
+"""With one request of 50 at a time far less is delivered than accepted: nearly everything is at stake at every cut."""
+
+
+def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entry: tuple[str, ...]) -> Verdict:
+    """Run clients against a server whose disk loses its power `cuts` times, then drain, and judge."""
+    moments = random.Random(seed)
+    sink = here.sink(*SLOW_SINK)
+    logs = [here.path / f"client-{n}.log" for n in range(CLIENTS)]
+    server = here.serve(entry=entry)
+    clients = [
+        here.start(sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}", str(log), log.stem)
+        for log in logs
+    ]
+    for _ in range(cuts):
+        if moments.random() < 0.25:  # now and then during the recovery from the cut before
+            threading.Event().wait(moments.uniform(0.2, 0.7))
+        else:
+            eventually(partial(here.is_ready, server), "the server is ready again")
+            size = sum(log.stat().st_size for log in logs if log.exists())
+            eventually(partial(grown, logs, size + 20_000), "the clients go on")
+            threading.Event().wait(moments.uniform(0, 0.3))  # the moment is the experiment, not a hope
+        disk.power_cut(moments.choice((NOTHING_FLUSHED, NOTHING_FLUSHED, JOURNAL_FLUSHED)))
+        server.kill()
+        disk.unmount()
+        disk.mount()
+        server = here.start(*entry)
+    eventually(partial(here.is_ready, server), "the server is ready again")
+    for client in clients:
+        assert client.process.poll() is None, client.output()
+        client.kill()
+    assert server.stop() == 0
+    sink.kill()
+    here.settings |= {"batch_max": 2000, "max_in_flight": 10}
+    here.sink()
+    here.serve()
+    here.drained()
+    return judge([log.read_text() for log in logs], here.delivered_lines())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_nothing_acknowledged_is_lost_by_power_cuts(
+    tmp_path: Path, kind: Kind, rounds: Callable[[int, int], int], matrix: Callable[..., None]
+) -> None:
+    """Whatever was acknowledged is delivered, cut after cut; without a flush in each commit the same cuts lose."""
+    cuts = rounds(4, 20)
+    settings = {
+        "min_free_disk": 0,
+        "batch_max": 50,
+        "max_in_flight": 1,
+        "retry_base": "50ms",
+        "retry_max": "200ms",
+    }
+    verdicts = {}
+    for name, times, entry in (
+        ("walbatch", cuts, (WALBATCH, "serve")),
+        ("control", 2, (sys.executable, str(SUPPORT / "relaxed_server.py"))),
+    ):
+        place = tmp_path / name
+        place.mkdir()
+        disk_path = place / "disk"
+        with (
+            loop_mounted(disk_path, kind) as disk,
+            site(place, data_dir=disk_path / "data", **settings) as here,
+        ):
+            verdicts[name] = cut_again_and_again(here, disk, times, seed=20261123, entry=entry)
+            print(name, verdicts[name].summary())
+    verdict, control = verdicts["walbatch"], verdicts["control"]
+    matrix(
+        fault=f"power cut, {kind}",
+        rounds=cuts,
+        acked=len(verdict.acked),
+        lost=len(verdict.lost),
+        duplicated=len(verdict.duplicated),
+        control=f"synchronous=NORMAL: {len(control.lost):,} of {len(control.acked):,} lost",
+    )
+    assert len(verdict.acked) > 100 * cuts
+    assert not verdict.lost
+    assert not verdict.unexpected
+    assert not verdict.altered
+    assert control.lost
