@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from file_systems import JOURNAL_FLUSHED, NOTHING_FLUSHED, FileSystem, Kind, loop_mounted
-from programs import WALBATCH, Site, eventually, grown, site
-from total_queue import Verdict, judge
+from load import Load
+from programs import WALBATCH, Site, eventually, site
+from total_queue import Verdict
 
 SUPPORT = Path(__file__).parent.parent / "support"
-CLIENTS = 2
 SLOW_SINK = ("--latency", "200ms")
 """With one request of 50 at a time far less is delivered than accepted: nearly everything is at stake at every cut."""
 
@@ -28,19 +28,14 @@ def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entr
     """Run clients against a server whose disk loses its power `cuts` times, then drain, and judge."""
     moments = random.Random(seed)
     sink = here.sink(*SLOW_SINK)
-    logs = [here.path / f"client-{n}.log" for n in range(CLIENTS)]
     server = here.serve(entry=entry)
-    clients = [
-        here.start(sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}", str(log), log.stem)
-        for log in logs
-    ]
+    load = Load(here)
     for _ in range(cuts):
         if moments.random() < 0.25:  # now and then during the recovery from the cut before
             threading.Event().wait(moments.uniform(0.2, 0.7))
         else:
             eventually(partial(here.is_ready, server), "the server is ready again")
-            size = sum(log.stat().st_size for log in logs if log.exists())
-            eventually(partial(grown, logs, size + 20_000), "the clients go on")
+            load.goes_on()
             threading.Event().wait(moments.uniform(0, 0.3))  # the moment is the experiment, not a hope
         disk.power_cut(moments.choice((NOTHING_FLUSHED, NOTHING_FLUSHED, JOURNAL_FLUSHED)))
         server.kill()
@@ -48,16 +43,14 @@ def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entr
         disk.mount()
         server = here.start(*entry)
     eventually(partial(here.is_ready, server), "the server is ready again")
-    for client in clients:
-        assert client.process.poll() is None, client.output()
-        client.kill()
-    assert server.stop() == 0
+    load.end()
+    server.kill()
     sink.kill()
     here.settings |= {"batch_max": 2000, "max_in_flight": 10}
     here.sink()
     here.serve()
     here.drained()
-    return judge([log.read_text() for log in logs], here.delivered_lines())
+    return load.verdict()
 
 
 @pytest.mark.timeout(300)
