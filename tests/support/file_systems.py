@@ -47,7 +47,11 @@ class FileSystem:
         self.path.mkdir(exist_ok=True)
         _run(*self._command, str(self.path))
         # A mount that failed leaves an ordinary folder, and the test would write to the machine's own disk.
-        assert os.path.ismount(self.path)
+        assert self.mounted()
+
+    def mounted(self) -> bool:
+        """Say whether something is mounted here; os.path.ismount would not see a bind mount."""
+        return subprocess.run(["mountpoint", "--quiet", self.path], check=False).returncode == 0
 
     def unmount(self) -> None:
         """Unmount it. Whoever used it has ended, and the kernel may need a moment to notice."""
@@ -115,7 +119,7 @@ def _mounted(made: FileSystem) -> Iterator[FileSystem]:
         yield made
     finally:
         # Lazily, so that it also goes when the test failed with something still in it; whatever was mounted is gone.
-        while os.path.ismount(made.path):
+        while made.mounted():
             _run("umount", "--lazy", str(made.path))
 
 

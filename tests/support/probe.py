@@ -16,7 +16,7 @@ from programs import Program, Site
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
-LIMIT_S = 5.0
+LIMIT_S = 2.0
 LOG = "probe.log"
 
 
