@@ -2,11 +2,17 @@
 
 FS_IOC_SHUTDOWN takes the device away from the kernel at one moment: no page of its cache gets there any more. The next
 mount replays the journal, as after a power cut. The logs of the clients and the fake Mixpanel's file are on another disk.
+
+Unlike a power cut it leaves the program running, and on ext4 an fdatasync that is under way at that moment can return
+without an error for what never got to the journal: seen in 13 of 150 cuts with a loop of write and fdatasync alone
+(Linux 6.18). So the server is stopped first. It does not wait for the call under way to end: that one is cut, but
+nobody is told of its result.
 """
 
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +27,8 @@ from total_queue import Verdict
 
 SUPPORT = Path(__file__).parent.parent / "support"
 SLOW_SINK = ("--latency", "200ms")
+IN_FLIGHT = 2 * 50
+"""Records on their way at most: one batch of events, and one of updates."""
 """With one request of 50 at a time far less is delivered than accepted: nearly everything is at stake at every cut."""
 
 
@@ -37,6 +45,7 @@ def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entr
             eventually(partial(here.is_ready, server), "the server is ready again")
             load.goes_on()
             threading.Event().wait(moments.uniform(0, 0.3))  # the moment is the experiment, not a hope
+        server.signal(signal.SIGSTOP)  # the processor loses its power as well: see above
         disk.power_cut(moments.choice((NOTHING_FLUSHED, NOTHING_FLUSHED, JOURNAL_FLUSHED)))
         server.kill()
         disk.unmount()
@@ -49,8 +58,7 @@ def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entr
     here.settings |= {"batch_max": 2000, "max_in_flight": 10}
     here.sink()
     here.serve()
-    here.drained()
-    return load.verdict()
+    return load.settled()
 
 
 @pytest.mark.timeout(300)
@@ -91,7 +99,5 @@ def test_nothing_acknowledged_is_lost_by_power_cuts(
         control=f"synchronous=NORMAL: {len(control.lost):,} of {len(control.acked):,} lost",
     )
     assert len(verdict.acked) > 100 * cuts
-    assert not verdict.lost
-    assert not verdict.unexpected
-    assert not verdict.altered
+    assert not verdict.complaints(most_repeats=(cuts + 1) * IN_FLIGHT)
     assert control.lost

@@ -1,7 +1,14 @@
-"""The file system turns read-only under the server, as the kernel makes it after an error of the device."""
+"""The file system turns read-only under the server, as the kernel makes it after an error of the device.
+
+On ext4 an fdatasync that is under way at that moment can return without an error for what never got to the journal:
+seen in 20 of 150 cases with a loop of write and fdatasync alone (Linux 6.18). No program can know, so here the server
+stands still between two calls while it happens.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +19,7 @@ import pytest
 from file_systems import FileSystem, loop_mounted
 from load import Load
 from probe import track
-from programs import WALBATCH, Site, site
+from programs import WALBATCH, Program, Site, site
 from total_queue import Verdict
 
 EARLY = (sys.executable, str(Path(__file__).parent.parent / "support" / "early_ack_server.py"))
@@ -21,13 +28,21 @@ NOTICED_S = 20.0
 """Without traffic a commit is tried now and then, and the third that fails is the end."""
 
 
+def fail_between_two_calls(server: Program, disk: FileSystem) -> None:
+    """Turn the file system read-only while no call of the server is under way."""
+    server.signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, server.process.pid, os.WSTOPPED | os.WNOWAIT)
+    disk.fail()
+    server.signal(signal.SIGCONT)
+
+
 def fail_again_and_again(here: Site, disk: FileSystem, times: int, entry: tuple[str, ...]) -> Verdict:
     """Let the file system fail under load `times` times, see the server end each time, then drain, and judge."""
     server = here.serve(entry=entry)
     load = Load(here)
     for _ in range(times):
         load.goes_on()
-        disk.fail()
+        fail_between_two_calls(server, disk)
         if entry != EARLY:
             assert track(here).code is grpc.StatusCode.UNAVAILABLE, "nothing is acknowledged any more"
         assert server.wait(NOTICED_S) == 74, server.output()
@@ -37,8 +52,7 @@ def fail_again_and_again(here: Site, disk: FileSystem, times: int, entry: tuple[
     load.goes_on()
     load.end()
     here.sink()
-    here.drained()
-    return load.verdict()
+    return load.settled()
 
 
 @pytest.mark.timeout(180)
@@ -66,8 +80,7 @@ def test_a_disk_that_turns_read_only_ends_the_server_and_loses_nothing(
         control=f"answers before the commit: {len(control.lost):,} of {len(control.acked):,} lost",
     )
     assert verdict.acked
-    assert not verdict.lost
-    assert not verdict.unexpected
+    assert not verdict.complaints(most_repeats=0)
     assert control.lost
 
 

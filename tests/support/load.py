@@ -8,7 +8,8 @@ from pathlib import Path
 
 import probe
 from programs import Site, eventually, grown
-from total_queue import Verdict, judge
+from settled import settled_account
+from total_queue import Verdict
 
 LOAD_CLIENT = str(Path(__file__).with_name("load_client.py"))
 
@@ -27,17 +28,12 @@ class Load:
         before = sum(log.stat().st_size for log in self.logs if log.exists())
         eventually(partial(grown, self.logs, before + size), "the clients go on")
 
-    def acked(self) -> int:
-        """Return how many records were acknowledged until now."""
-        return sum(log.read_text().count("ack ") for log in self.logs if log.exists())
-
     def end(self) -> None:
         """End the clients, none of which may have ended by itself."""
         for client in self._clients:
             assert client.process.poll() is None, client.output()
             client.kill()
 
-    def verdict(self) -> Verdict:
-        """Compare what was acknowledged, to probes too, with what the fake Mixpanel has."""
-        logs = [*self.logs, self._here.path / probe.LOG]
-        return judge([log.read_text() for log in logs if log.exists()], self._here.delivered_lines())
+    def settled(self) -> Verdict:
+        """Drain, see that all is well, and compare what was acknowledged, to probes too, with what became of it."""
+        return settled_account(self._here, [*self.logs, self._here.path / probe.LOG])
