@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from file_systems import MIB, FileSystem, in_memory, loop_mounted
+from file_systems import FileSystem, in_memory, loop_mounted
 from load import Load
 from probe import Answer, admin, answers, track
 from programs import WALBATCH, Program, Site, eventually, site

@@ -1,7 +1,8 @@
 """Cut the power of real file systems under load, and account for every event afterwards.
 
 FS_IOC_SHUTDOWN takes the device away from the kernel at one moment: no page of its cache gets there any more. The next
-mount replays the journal, as after a power cut. The logs of the clients and the fake Mixpanel's file are on another disk.
+mount replays the journal, as after a power cut. What the clients and the fake Mixpanel
+write down is on another disk.
 
 Unlike a power cut it leaves the program running, and on ext4 an fdatasync that is under way at that moment can return
 without an error for what never got to the journal: seen in 13 of 150 cuts with a loop of write and fdatasync alone

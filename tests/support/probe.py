@@ -31,7 +31,7 @@ class Answer:
 
 
 def track(here: Site) -> Answer:
-    """Send one event on a connection of its own, and return the answer; `probe.log` in the site's directory knows it."""
+    """Send one event on a connection of its own, note it in the site's `probe.log`, and return the answer."""
     event_id = str(uuid4())
     event = pb.Event(event_id=event_id, name="Probe", distinct_id="u", properties_json="{}")
     _note(here, f"attempt {event_id}")

@@ -7,6 +7,6 @@ from importlib.metadata import entry_points
 from walbatch.wal.ownership import Ownership
 
 if __name__ == "__main__":
-    Ownership._take = lambda _: True  # type: ignore[method-assign]
+    Ownership._take = lambda self: True  # type: ignore[method-assign]  # noqa: ARG005
     (script,) = entry_points(group="console_scripts", name="walbatch")
     script.load()(["serve"])
