@@ -64,8 +64,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     Path("faults.json").write_text(json.dumps(rows, indent=1) + "\n")
     heads = ("fault", "rounds", "acked", "lost", "duplicated", "control", "seconds")
-    cells = [heads, *((f"{row[h]:,}" if isinstance(row[h], int) else str(row[h]) for h in heads) for row in rows)]
-    lines = [list(line) for line in cells]
+    lines = [
+        list(heads),
+        *([f"{row[h]:,}" if isinstance(row[h], int) else str(row[h]) for h in heads] for row in rows),
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     terminalreporter.section("the fault matrix")
     for line in lines:

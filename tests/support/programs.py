@@ -93,7 +93,7 @@ class Site:
 
     def __init__(self, path: Path, **settings: object) -> None:
         self.path = path
-        self.data = path / "data"
+        self.data = Path(str(settings.get("data_dir", path / "data")))
         self.out = path / "out.ndjson"
         self.grpc_port = free_port()
         self.sink_port = free_port()

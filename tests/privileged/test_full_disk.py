@@ -1,0 +1,125 @@
+"""The disk fills up under load, and gets room again: refused meanwhile, delivered all the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from file_systems import FileSystem, in_memory, loop_mounted
+from load import Load
+from probe import Answer, admin, answers, track
+from programs import WALBATCH, Program, Site, eventually, site
+from total_queue import Verdict
+
+EARLY = (sys.executable, str(Path(__file__).parent.parent / "support" / "early_ack_server.py"))
+SIZE_MIB = 32
+PROMPTLY_S = 5.0
+DRAIN_S = 10.0
+
+
+@contextmanager
+def small_disk(path: Path, kind: str) -> Iterator[FileSystem]:
+    """A file system of 32 MiB, of either sort."""
+    with in_memory(path, SIZE_MIB) if kind == "tmpfs" else loop_mounted(path, "ext4", SIZE_MIB) as disk:
+        yield disk
+
+
+def refused(here: Site) -> Answer | None:
+    """Return how an event is refused, if it is."""
+    answer = track(here)
+    return None if answer.code is grpc.StatusCode.OK else answer
+
+
+def fill_under_load(here: Site, disk: FileSystem, load: Load) -> Path:
+    """Let records pile up, take all the space that is left, and check how the server tells it."""
+    load.goes_on(40_000)
+    assert here.stats()["pending"] > 100, "there is something to deliver"
+    ballast = disk.fill()
+    answer = eventually(lambda: refused(here), "new records are refused", PROMPTLY_S)
+    assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED, answer
+    assert answer.reason == "DISK_FULL"
+    assert answer.retry_s == 30
+    return ballast
+
+
+def restart_on_the_full_disk(here: Site, server: Program) -> Program:
+    """Kill the server, start it again, and see it serve and refuse."""
+    server.kill()
+    server = here.start(WALBATCH, "serve")
+    eventually(lambda: answers(here, server), "it serves")
+    assert track(here).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return server
+
+
+def drain_the_full_disk(here: Site) -> None:
+    """See everything delivered while there is room for nothing new."""
+    sink = here.sink()
+    eventually(lambda: here.stats()["pending"] == 0, "everything is delivered", DRAIN_S)
+    assert track(here).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    sink.kill()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
+def test_a_full_disk_refuses_and_delivers_and_recovers(
+    tmp_path: Path, kind: str, rounds: Callable[[int, int], int], matrix: Callable[..., None]
+) -> None:
+    """New records are refused with the reason, what is pending goes out, and with room again all is well by itself."""
+    times = rounds(2, 6)
+    settings = {"min_free_disk": "4MiB", "retry_base": "50ms", "retry_max": "200ms"}
+    with (
+        small_disk(tmp_path / "disk", kind) as disk,
+        site(tmp_path, data_dir=disk.path / "data", **settings) as here,
+    ):
+        server = here.serve()
+        load = Load(here)
+        for number in range(times):
+            ballast = fill_under_load(here, disk, load)
+            status, text = admin(here, "/readyz")
+            assert (status, "disk" in text) == (503, True)
+            storage = here.stats()["storage"]
+            assert (storage["accepting"], storage["reason"]) == (False, "DISK_FULL")
+            if number % 2:
+                server = restart_on_the_full_disk(here, server)
+            drain_the_full_disk(here)
+            ballast.unlink()
+            eventually(lambda: track(here).code is grpc.StatusCode.OK, "records are accepted again", PROMPTLY_S)
+            assert admin(here, "/readyz")[0] == 200
+        load.end()
+        here.sink()
+        verdict = load.settled()
+        assert "disk" in server.output()
+    control = lost_by_early_answers(tmp_path / "control", kind)
+    matrix(
+        fault=f"disk full, {kind}",
+        rounds=times,
+        acked=len(verdict.acked),
+        lost=len(verdict.lost),
+        duplicated=len(verdict.duplicated),
+        control=f"answers before the commit: {len(control.lost):,} of {len(control.acked):,} lost",
+    )
+    assert verdict.acked
+    assert not verdict.complaints(most_repeats=0)
+    assert control.lost
+
+
+def lost_by_early_answers(path: Path, kind: str) -> Verdict:
+    """Fill the disk of a server that answers before the commit, give it room again, drain, and judge."""
+    path.mkdir()
+    with (
+        small_disk(path / "disk", kind) as disk,
+        site(path, data_dir=path / "disk" / "data", min_free_disk=0) as here,
+    ):
+        here.serve(entry=EARLY)
+        load = Load(here)
+        load.goes_on()
+        ballast = disk.fill()
+        load.goes_on(200_000)
+        ballast.unlink()
+        load.end()
+        here.sink()
+        return load.settled()
