@@ -23,6 +23,7 @@ help:
 	@echo 'make test    lint, build the wheel, test that wheel'
 	@echo 'make faults  the whole fault matrix, as root: kills, power cuts, failing disks'
 	@echo 'make lint    every check that runs nothing'
+	@echo 'make soak    random faults for MINUTES=60, as root'
 	@echo 'make bench   measure on this machine'
 	@echo 'make proto   generate walbatch/pb from proto/, and .env.example from the settings'
 	@echo 'make lock    resolve the locks again; LOCK_FLAGS=--upgrade takes newer versions'
@@ -104,6 +105,12 @@ test: compiler lint installed
 faults: compiler installed
 	tests/privileged/tools.sh
 	$(IN_RUN) FAULTS=full ../venv/bin/pytest -n 2 --dist worksteal tests/crash tests/privileged $(TEST_FLAGS)
+
+# Random faults for as long as you like, as root: make soak MINUTES=60 SEED=20261123
+MINUTES ?= 60
+soak: $(SETUP)
+	tests/privileged/tools.sh
+	$(BIN)/python tests/privileged/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from log_records import EVENTS, NOW, deliver, event, events, ids, open_log
 
-from walbatch.errors import CommitFailed, StorageFailed
+from walbatch.errors import CommitFailed, ConfigurationError, StorageFailed
 from walbatch.testing.clock import FakeClock
 from walbatch.wal.files import rescued_files, wal_file
 from walbatch.wal.sqlite import PROBE_S, SqliteLog
@@ -58,9 +58,10 @@ async def test_files_that_are_taken_away(directory: Path, clock: FakeClock, take
             await broken
     (copy,) = rescued_files(log.path)
     assert copy.stat().st_mode & 0o777 == 0o600
-    for name in ("", "-wal", "-shm"):
-        log.path.with_name(f"{log.path.name}{name}").unlink(missing_ok=True)
-    copy.rename(log.path)
+    if log.path.exists():
+        with pytest.raises(ConfigurationError, match=r"move events\.db"):
+            await open_log(directory, clock).__aenter__()
+        log.path.unlink()
     async with open_log(directory, clock) as log:
         assert ids(await log.fetch(EVENTS, NOW)) in ("bc", "bcd")
 

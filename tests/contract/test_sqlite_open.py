@@ -256,7 +256,9 @@ async def test_files_are_for_their_owner_only(directory: Path, clock: FakeClock)
         await log.append(events("a", clock))
         modes = modes_in(directory)
     assert mode(directory) == 0o700
-    assert modes == dict.fromkeys(["events.db", "events.db-wal", "events.db-shm", "walbatch.lock"], 0o600)
+    assert modes == dict.fromkeys(
+        ["events.db", "events.db-wal", "events.db-shm", "walbatch.lock", "walbatch.reserve"], 0o600
+    )
 
 
 async def test_what_was_acknowledged_before_a_kill_is_there(killed: Path, clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""A server that refuses new records says so wherever somebody looks, goes on delivering, and accepts again by itself."""
+"""A server that refuses new records says so wherever somebody looks, delivers on, and accepts again by itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Random faults of every sort for as long as you like, from a seed that is printed: `make soak SOAK="--minutes 60"`.
+"""Random faults of every sort for as long as you like, from a seed that is printed: `make soak MINUTES=60`.
 
-The real server on an ext4 of its own, clients that never stop, the fake Mixpanel, and a schedule of faults that only the
-seed decides. Eras of ten minutes take turns: in one the faults are such that the server lives through them, so that its
-memory can be watched; in the other it is killed, cut off and stopped as well. At the end everything is drained and
+The real server on an ext4 of its own, clients that never stop, the fake Mixpanel, and a schedule of faults that only
+the seed decides. Eras of ten minutes take turns: in one the faults are such that the server lives through them, so that
+its memory can be watched; in the other it is killed, cut off and stopped as well. At the end everything is drained and
 judged. Exits with 0 only if nothing is wrong. Needs root, and what tools.sh installs.
 """
 
@@ -28,14 +28,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from faultshim import SYNC, WRITE, Shim
 from file_systems import FileSystem, loop_mounted
+from load import Load
 from programs import WALBATCH, Program, Site, eventually, site
-from settled import settled_account
 
-LOAD_CLIENT = str(Path(__file__).parents[1] / "support" / "load_client.py")
-READER = "import sys, pathlib, threading\nfrom walbatch.wal import driver\n" + (
-    "c = driver.open_reader(pathlib.Path(sys.argv[1]))\nc.execute('BEGIN')\n"
-    "c.execute('SELECT count(*) FROM events').fetchall()\nthreading.Event().wait(float(sys.argv[2]))\n"
-)
+READER = """
+import pathlib, sys, threading
+from walbatch.wal import driver
+connection = driver.open_reader(pathlib.Path(sys.argv[1]))
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM events").fetchall()
+threading.Event().wait(float(sys.argv[2]))
+"""
 CLIENTS = 3
 ERA_S = 600.0
 SETTINGS = {
@@ -44,7 +47,7 @@ SETTINGS = {
     "retry_base": "100ms",
     "retry_max": "2s",
     "mixpanel_timeout": "3s",
-    "retention": "60s",
+    "retention": "5m",
     "min_free_disk": "8MiB",
     "shutdown_grace": "5s",
 }
@@ -76,62 +79,76 @@ class Soak:
     # What the server lives through.
 
     def pause(self) -> None:
+        """Stop the whole process for some seconds, as a virtual machine is paused."""
         self.server.signal(signal.SIGSTOP)
         self.calm(0.5, 8)
         self.server.signal(signal.SIGCONT)
 
     def one_failed_sync(self) -> None:
+        """Let one fsync fail."""
         self.shim.fail(errno.EIO, SYNC)
         self.calm(0.5, 2)
         self.shim.disarm()
 
     def one_failed_write(self) -> None:
+        """Let one write fail."""
         self.shim.fail(errno.EIO, WRITE, at=self.chance.randrange(1, 20))
         self.calm(0.5, 2)
         self.shim.disarm()
 
     def slow_syncs(self) -> None:
+        """Let each fsync take long."""
         self.shim.delay(self.chance.uniform(0.02, 0.5), SYNC)
         self.calm(2, 8)
         self.shim.disarm()
 
     def hung_sync(self) -> None:
+        """Let fsync hang for some seconds."""
         self.shim.hang(SYNC)
         self.calm(1, 6)
         self.shim.disarm()
 
     def full_disk(self) -> None:
+        """Fill the disk to the last block."""
         ballast = self.disk.fill()
         self.calm(2, 8)
         ballast.unlink()
 
     def clock_jump(self) -> None:
+        """Set the wall clock ahead or back."""
         self.shim.set_clock(self.chance.choice([-86_400, -3600, -60, 60, 3600, 86_400]))
         self.calm(1, 6)
         self.shim.set_clock(0)
 
     def long_reader(self) -> None:
+        """Hold a read transaction on the database."""
         database = str(self.here.data / "events.db")
         subprocess.run([sys.executable, "-c", READER, database, str(self.chance.uniform(1, 10))], check=True)
 
     def backup(self) -> None:
+        """Copy the log while it is in use."""
         copy = self.here.path / "backup.db"
         self.here.run("backup", str(copy))
         copy.unlink()
 
     def questions(self) -> None:
+        """Ask what people ask."""
         for command in (("stats",), ("dead", "list"), ("doctor",)):
             self.here.run(*command, check=False)
 
     def destination_down(self) -> None:
+        """Let nobody listen at the destination."""
         self.sink.kill()
         self.calm(1, 15)
         self.sink = self.here.sink()
 
     def destination_erratic(self) -> None:
+        """Let the destination fail now and then."""
         self.sink.kill()
         rate = str(self.chance.uniform(0.05, 0.6))
-        self.sink = self.here.sink("--fail-rate", rate, "--latency", "20ms", "--seed", str(self.chance.random()))
+        self.sink = self.here.sink(
+            "--fail-rate", rate, "--latency", "20ms", "--seed", str(self.chance.randrange(10**6))
+        )
         self.calm(3, 15)
         self.sink.kill()
         self.sink = self.here.sink()
@@ -139,20 +156,24 @@ class Soak:
     # What ends the server.
 
     def kill(self) -> None:
+        """SIGKILL."""
         self.server.kill()
         self.start()
 
     def kill_during_recovery(self) -> None:
+        """SIGKILL, and once more while it starts."""
         self.server.kill()
         self.server = self.here.start(*self.shim.entry(WALBATCH, "serve"))
         self.calm(0.05, 0.8)
         self.kill()
 
     def stop(self) -> None:
+        """SIGTERM."""
         self.server.stop()
         self.start()
 
     def power_cut(self) -> None:
+        """Cut the power of the disk."""
         self.disk.power_cut()
         self.server.kill()
         self.disk.unmount()
@@ -160,12 +181,14 @@ class Soak:
         self.start()
 
     def broken_disk(self) -> None:
+        """Let every fsync fail, until the server gives up."""
         self.shim.fail(errno.EIO, SYNC, times=0)
         assert self.server.wait(60) == 74, self.server.output()
         self.shim.disarm()
         self.start()
 
     def read_only(self) -> None:
+        """Let the kernel turn the disk read-only."""
         self.disk.fail()
         assert self.server.wait(60) == 74, self.server.output()
         self.disk.unmount()
@@ -231,17 +254,10 @@ def main() -> int:
             shim = Shim(root)
             soak = Soak(here, disk, shim, random.Random(options.seed), None, here.sink())  # type: ignore[arg-type]
             soak.start()
-            logs = [root / f"client-{n}.log" for n in range(CLIENTS)]
-            address = f"127.0.0.1:{here.grpc_port}"
-            clients = [
-                here.start(sys.executable, LOAD_CLIENT, address, str(log), log.stem, "--calls-per-s", "8")
-                for log in logs
-            ]
+            load = Load(here, CLIENTS, "--calls-per-s", "8")
             soak.run(options.minutes * 60)
-            for client in clients:
-                assert client.process.poll() is None, client.output()
-                client.kill()
-            verdict = settled_account(here, logs)
+            load.end()
+            verdict = load.settled()
             growth = soak.growth()
             print(json.dumps({"seed": options.seed, "minutes": options.minutes, "faults": soak.done, "memory": growth}))
             print(verdict.summary())

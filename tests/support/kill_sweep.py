@@ -138,7 +138,7 @@ def sweep(path: Path, planned: Sequence[Plan], seed: int, *, variant: Sequence[s
         here.sink("--fail-rate", "0.1", "--latency", "5ms", "--seed", str(seed))
         logs = [path / f"client-{seed}-{number}.log" for number in range(CLIENTS)]
         command = (sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}")
-        clients = [here.start(*command, str(log), log.stem.removeprefix("client-"), "timed") for log in logs]
+        clients = [here.start(*command, str(log), log.stem.removeprefix("client-"), "--timed") for log in logs]
         with fork_server(here, shim, variant) as servers:
             swept = Swept()
             for plan in planned:

@@ -15,13 +15,17 @@ LOAD_CLIENT = str(Path(__file__).with_name("load_client.py"))
 
 
 class Load:
-    """Some clients of a site's server, from their start to `end`. Their logs lie in the site's directory."""
+    """Some clients of a site's server, from their start to `end`. Their logs lie in the site's directory.
 
-    def __init__(self, here: Site, clients: int = 2) -> None:
+    `options` are those of load_client.py.
+    """
+
+    def __init__(self, here: Site, clients: int = 2, *options: str) -> None:
         self._here = here
         self.logs = [here.path / f"client-{n}.log" for n in range(clients)]
         address = f"127.0.0.1:{here.grpc_port}"
-        self._clients = [here.start(sys.executable, LOAD_CLIENT, address, str(log), log.stem) for log in self.logs]
+        command = (sys.executable, LOAD_CLIENT, address)
+        self._clients = [here.start(*command, str(log), log.stem, *options) for log in self.logs]
 
     def goes_on(self, size: int = 20_000) -> None:
         """Wait until the clients have written so many bytes more, 20 or so for each record and answer."""

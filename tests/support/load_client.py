@@ -1,11 +1,12 @@
 """A client under load: sends records for as long as it lives, and logs what it attempted and what was acknowledged.
 
-Usage: load_client.py ADDRESS LOG NAME [timed]. In turn it sends an event, a batch of events, updates of its own
-profiles, and a stream of events. A call whose outcome is unknown is repeated with the same ids; every seventh is given
-up after one try instead, so that some outcomes stay unknown. Each profile's updates set a version that rises, one call
-after the other, so that the order of the acknowledgements is the order in which they must arrive.
+Usage: load_client.py ADDRESS LOG NAME [--timed] [--calls-per-s N]. In turn it sends an event, a batch of events,
+updates of its own profiles, and a stream of events, as fast as it goes or at a pace. A call whose outcome is unknown is
+repeated with the same ids; every seventh is given up after one try instead, so that some outcomes stay unknown. Each
+profile's updates set a version that rises, one call after the other, so that the order of the acknowledgements is the
+order in which they must arrive.
 
-With `timed` the events say themselves when they happened; else the server does, at the first acceptance. A server with
+With --timed the events say themselves when they happened; else the server does, at the first acceptance. A server with
 a retention so short that it has forgotten an event by the time of the repeated call would give it another time.
 
 An acknowledgement counts once it is on disk. After a fault of the file system that holds the log there is none to ask:
@@ -14,9 +15,11 @@ keep the log on another one than the database.
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,8 +72,9 @@ class Call:
         assert not any(reply.rejections for reply in replies), replies
 
 
-def main(address: str, log_path: Path, name: str, *, timed: bool) -> None:
+def main(address: str, log_path: Path, name: str, *, timed: bool, pause_s: float) -> None:
     """Send until killed."""
+    never = threading.Event()
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with grpc.insecure_channel(address, _CHANNEL_OPTIONS) as channel:
         stub = AnalyticsServiceStub(channel)
@@ -79,6 +83,7 @@ def main(address: str, log_path: Path, name: str, *, timed: bool) -> None:
             if _sent(stub, call, tries=10_000 if number % GIVE_UP_EVERY else 1):
                 os.write(log, "".join(f"ack {record_id}\n" for record_id in call.ids).encode())
                 os.fsync(log)
+            never.wait(pause_s)
 
 
 def _sent(stub: AnalyticsServiceStub, call: Call, tries: int) -> bool:
@@ -132,4 +137,11 @@ def _updates(distinct_ids: list[str], version: int) -> Call:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], timed="timed" in sys.argv[4:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("log", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--timed", action="store_true")
+    parser.add_argument("--calls-per-s", type=float, default=math.inf)
+    given = parser.parse_args()
+    main(given.address, given.log, given.name, timed=given.timed, pause_s=1 / given.calls_per_s)

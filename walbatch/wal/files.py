@@ -12,6 +12,11 @@ def wal_file(database: Path) -> Path:
     return database.with_name(f"{database.name}-wal")
 
 
+def index_file(database: Path) -> Path:
+    """Return the index of that log, which readers and writers share."""
+    return database.with_name(f"{database.name}-shm")
+
+
 def rescued_files(database: Path) -> list[Path]:
     """Return the copies that were saved from under a server whose files were taken away, oldest first."""
     return sorted(database.parent.glob(f"{database.name}.rescued-*[0-9]"), key=lambda copy: copy.stat().st_mtime_ns)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from walbatch.errors import StorageFailed
+from walbatch.errors import ConfigurationError, StorageFailed
 from walbatch.wal.copying import copy_into
 from walbatch.wal.driver import Connection, Error
-from walbatch.wal.files import rescued_files, wal_file
+from walbatch.wal.files import index_file, rescued_files, wal_file
 
 
 class Guard:
@@ -49,6 +49,26 @@ class Guard:
             f"Everything that was acknowledged is in {copy}. With no {database} in its place the next start goes on"
             f" with that; else move {database}, {database}-wal and {database}-shm away first"
         )
+
+
+def adopt(database: Path) -> None:
+    """Go on with what was saved when the files of an earlier server were taken away. Called before the log is opened.
+
+    Raises:
+        ConfigurationError: there is a database as well, and only a person can know which one is meant.
+    """
+    copies = rescued_files(database)
+    if not copies:
+        return
+    if database.exists():
+        raise ConfigurationError(
+            f"{copies[-1]} has what was acknowledged before the files of an earlier server were taken away. To go on"
+            f" with that, move {database.name}, {database.name}-wal and {database.name}-shm away; to go on without it,"
+            " move the copy away"
+        )
+    for rest in (wal_file(database), index_file(database)):  # of the file that is gone; the copy is complete
+        rest.unlink(missing_ok=True)
+    copies[-1].rename(database)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

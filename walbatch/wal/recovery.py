@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog
-from walbatch.wal import driver, migrate
+from walbatch.wal import driver, guard, migrate
 from walbatch.wal.files import journal_file, wal_file
 
 QUICK_CHECK_MAX_BYTES = 1024**3
@@ -33,6 +33,7 @@ def prepare(database: Path) -> None:
     if database.is_symlink() or (database.exists() and database.stat().st_nlink > 1):
         # SQLite names -wal and its locks after the path: under a second name they would not be found.
         raise ConfigurationError(f"{database} is a link; put the data directory itself where it should be")
+    guard.adopt(database)
     if not database.exists():
         os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     wal = wal_file(database)
