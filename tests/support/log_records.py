@@ -55,8 +55,8 @@ async def counts_of(log: EventLog, lane: Lane = EVENTS) -> LaneBacklog:
     backlog = await log.backlog()
     found = {(d.name, counts.name): counts for d in backlog.destinations for counts in d.lanes}
     for c in found.values():
-        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved
-        assert min(c.pending, c.sent, c.purged, c.dead, c.resolved, c.in_flight) >= 0
+        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved + c.erased
+        assert min(c.pending, c.sent, c.purged, c.dead, c.resolved, c.erased, c.in_flight) >= 0
     return found[lane.destination, lane.name]
 
 

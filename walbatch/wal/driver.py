@@ -30,8 +30,11 @@ SQLITE_VERSION: str = sqlite3.sqlite_version
 FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 """Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
 
+BUSY_TIMEOUT_MS = 5000
+"""How long to wait for a lock."""
+
 _PRAGMAS: dict[str, int | str] = {
-    "busy_timeout": 5000,  # milliseconds
+    "busy_timeout": BUSY_TIMEOUT_MS,
     "cell_size_check": 1,
     "foreign_keys": 1,
     "mmap_size": 0,  # a mapped file turns an I/O error into a crash

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,10 @@ import structlog
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
-from walbatch.errors import BacklogFull, CommitFailed, FatalError, StorageFailed, WalbatchError
+from walbatch.errors import BacklogFull, CommitFailed, FatalError, InvalidRecord, StorageFailed, WalbatchError
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, intents, recovery, store
+from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, erasure, intents, recovery, store
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
@@ -48,11 +48,26 @@ from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
-from walbatch.wal.transaction import Answer, Discard, Intent, Planner, Purge, Transaction, Write
+from walbatch.wal.transaction import (
+    Answer,
+    Blank,
+    Bury,
+    Discard,
+    Erase,
+    Erased,
+    Intent,
+    Planner,
+    Purge,
+    Transaction,
+    Write,
+)
 
 log = structlog.stdlib.get_logger("walbatch.log")
 
 T = TypeVar("T")
+
+CHECKPOINT_PATIENCE_MS = 200
+"""How long a checkpoint on demand may hold up the writer while it waits for others to end their reading."""
 
 MAX_FAILED_COMMITS = 3
 """After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
@@ -92,6 +107,9 @@ class SqliteLog:
         self._last = 0
         self._waiting_since_s: dict[Lane, float] = {}
         self._changed = {lane: asyncio.Event() for lane in self._lanes}
+        self._no_erasure = asyncio.Event()
+        self._no_erasure.set()
+        self._erasures = 0
         self._failed_commits = 0
         self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight)
         self._stack = AsyncExitStack()
@@ -135,6 +153,7 @@ class SqliteLog:
             held = intents.recover(connection, lane, self._bits[lane.destination], self._clock.wall_ms())
             if held:
                 log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
+        self._tombstones = erasure.load_tombstones(connection)
         connection.execute("COMMIT")
         self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
@@ -170,13 +189,21 @@ class SqliteLog:
         """See `EventLog.append`."""
         if not records:
             return []
+        for record in records:
+            if (refusal := self.refusal(record)) is not None:
+                raise refusal
         self._admission.check()
         return cast(list[Appended], await self._commits.submit(records))
+
+    def refusal(self, record: Record) -> InvalidRecord | None:
+        """See `EventLog.refusal`."""
+        return self._tombstones.refusal(record)
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
         state, changed = self._states[lane], self._changed[lane]
         while True:
+            await self._no_erasure.wait()
             changed.clear()
             due_s, live = self._next_due(lane, policy)
             if due_s != 0.0 and not wait:
@@ -184,10 +211,12 @@ class SqliteLog:
             if due_s != 0.0:
                 await self._clock.wait(changed, due_s)
                 continue
-            span = state.next_span(live=live)
+            span, erasures = state.next_span(live=live), self._erasures
             entries, next_received_at_ms = await self._ask(
                 self._reader, store.read_span, lane.kind, self._bits[lane.destination], span, policy
             )
+            if erasures != self._erasures:
+                continue  # what was read may be gone by now
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
             state.hand_out(span, [entry.offset for entry in entries], more=next_received_at_ms is not None)
             if span.last == END:  # else the records at the end of the log go on waiting as they did
@@ -195,6 +224,11 @@ class SqliteLog:
             if entries:
                 self._turns[lane].took(live=live)
                 return Batch(lane, entries)
+
+    def release(self, batch: Batch) -> None:
+        """See `EventLog.release`."""
+        self._states[batch.lane].release(batch.entries[0].offset)
+        self._changed[batch.lane].set()
 
     async def intend(self, batch: Batch) -> None:
         """See `EventLog.intend`."""
@@ -220,6 +254,38 @@ class SqliteLog:
     async def discard(self, destination: str, offsets: Sequence[Offset]) -> int:
         """Close the open dead letters of these records at one destination, for good; return how many there were."""
         return cast(int, await self._commits.submit(Discard(destination, offsets, self._clock.wall_ms())))
+
+    async def bury(self, people: Iterable[str]) -> int:
+        """Refuse from now on what these people did up to now; durable on return. Returns the end of the log.
+
+        What they did before and was taken is stored up to there.
+        """
+        # In memory first: what was let through until now was submitted before, and is stored before.
+        stones = self._tombstones.add(people, self._clock.wall_ms())
+        await self._commits.submit(Bury(stones))
+        return self._last
+
+    async def erase(self, offsets: Sequence[Offset]) -> Erased:
+        """Delete records in one transaction, whatever became of them, with their dead letters.
+
+        What is in flight is left, and named in the answer: try again once it is settled.
+        """
+        erased = cast(Erased, await self._commits.submit(Erase(offsets)))
+        for lane in self._states.keys() & erased.found.lanes.keys():
+            first = self._states[lane].next_span(live=True).first
+            oldest = await self._ask(
+                self._reader, store.oldest_received_at_ms, lane.kind, self._bits[lane.destination], first
+            )
+            self._start_wait(lane, oldest)
+        return erased
+
+    async def blank(self, quotes: Sequence[erasure.Quote]) -> None:
+        """Replace texts of destinations that name an erased person."""
+        await self._commits.submit(Blank(quotes))
+
+    async def checkpoint(self) -> bool:
+        """Move everything out of SQLite's own log and empty that file; False if somebody who reads keeps it."""
+        return await self._ask(self._writer, _checkpoint, CHECKPOINT_PATIENCE_MS)
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
@@ -248,10 +314,15 @@ class SqliteLog:
 
     async def _commit(self, writes: Sequence[Write]) -> list[Answer]:
         transaction = Planner(self._recent, self._states, self._router).plan(writes)
+        if transaction.erasures:  # no fetch may hand out what is being deleted
+            self._erasures += 1
+            self._no_erasure.clear()
         try:
             await _run(self._writer, lambda connection: transaction.run(connection, self._lanes, self._bits))
         except driver.Error as error:
             raise self._failure(error) from error
+        finally:
+            self._no_erasure.set()
         self._failed_commits = 0
         self._follow(transaction)
         return [answer() for answer in transaction.answers]
@@ -282,6 +353,12 @@ class SqliteLog:
             done_bytes = sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
             self._admission.owed_bytes[lane.destination] -= done_bytes
             self._changed[lane].set()
+        for erased in done.erased:
+            self._recent.forget(frozenset(erased.offsets))
+            for lane in self._states.keys() & erased.lanes.keys():
+                self._states[lane].erased(erased.lanes[lane].pending)
+                self._admission.owed_bytes[lane.destination] -= erased.lanes[lane].pending_bytes
+                self._changed[lane].set()
 
     def _owed_to(self, route: store.Route) -> frozenset[str]:
         return self._destinations if route is None else self._destinations & route
@@ -315,8 +392,11 @@ def _weight(write: Write) -> int:
     return len(write) if isinstance(write, Sequence) else 1
 
 
-def _checkpoint(connection: driver.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+def _checkpoint(connection: driver.Connection, patience_ms: int = driver.BUSY_TIMEOUT_MS) -> bool:
+    connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
+    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute(f"PRAGMA busy_timeout = {driver.BUSY_TIMEOUT_MS}")
+    return not busy
 
 
 def _connect(connector: Callable[[], driver.Connection]) -> aiosqlite.Connection:
