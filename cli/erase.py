@@ -135,9 +135,9 @@ def _left(receipt: dict[str, Any]) -> list[str]:
     left = []
     if receipt["in_flight"]:
         left.append(f"not finished: {counted(receipt['in_flight'], 'record')} still being sent; run this again")
-    if not receipt["wal_emptied"]:
+    if not receipt["scrubbed"]:
         who = ", ".join(map(str, receipt["readers"]))
         holder = f"the process with pid {who} reads" if who else "another program reads"
-        left.append(f"not finished: {holder} the database, so that SQLite's log cannot be emptied; end that, run again")
+        left.append(f"not finished: {holder} the database, so that its files keep old bytes; end that, run this again")
     left += (f"not finished: {copy} may hold the same; --delete-copies deletes it" for copy in receipt["copies"])
     return left

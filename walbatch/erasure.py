@@ -4,7 +4,7 @@
     2. delete, slice by slice   whatever became of the records, with their dead letters; others get their turn between
     3. wait for what is in flight, and delete it once it is settled: nothing goes out after the receipt
     4. blank the destinations' own words where they name the person
-    5. empty SQLite's own log, which has the old pages; the database has zeros in their place
+    5. scrub the files: SQLite's own log, which has the old pages, and what it left between the rows that remain
     6. name the copies of the database in the data directory, or delete them
 
 A run that breaks off, wherever, is finished by running it again. What was delivered has to be erased at the destination
@@ -33,7 +33,7 @@ log = structlog.stdlib.get_logger("walbatch.erasure")
 WAIT_S = 60.0
 """How long to wait for what is in flight: two requests that are answered at the last moment."""
 
-CHECKPOINT_S = 30.0
+SCRUB_S = 30.0
 """How long to wait for others to end their reading of the database."""
 
 LOOK_AGAIN_S = 0.1
@@ -98,10 +98,10 @@ class Receipt(Plan):
     """Records that are still being sent, and were left."""
     blanked: int = 0
     """Answers of destinations in which a person was named."""
-    wal_emptied: bool = False
-    """Whether nothing is left in SQLite's own log."""
+    scrubbed: bool = False
+    """Whether the deleted bytes are gone from the files."""
     readers: list[int] = field(default_factory=list)
-    """Processes that keep it from being emptied, as far as the system tells."""
+    """Processes whose reading keeps them there, as far as the system tells."""
     copies_deleted: list[str] = field(default_factory=list)
     complete: bool = False
 
@@ -138,10 +138,10 @@ async def erase(
         yield receipt
     receipt.in_flight = len(waiting)
     receipt.blanked = await _blank(event_log, people)
-    receipt.wal_emptied = await _empty_wal(event_log, clock)
-    receipt.readers = [] if receipt.wal_emptied else await asyncio.to_thread(readers, event_log.path)
+    receipt.scrubbed = await _scrub(event_log, clock)
+    receipt.readers = [] if receipt.scrubbed else await asyncio.to_thread(readers, event_log.path)
     await asyncio.to_thread(_see_to_copies, event_log.path, receipt, delete=delete_copies)
-    receipt.complete = receipt.wal_emptied and not receipt.in_flight and not receipt.copies
+    receipt.complete = receipt.scrubbed and not receipt.in_flight and not receipt.copies
     log.info("erasure.done", people=receipt.people, records=receipt.erased, complete=receipt.complete)
     yield receipt
 
@@ -177,11 +177,11 @@ async def _blank(event_log: SqliteLog, people: Collection[str]) -> int:
     return count
 
 
-async def _empty_wal(event_log: SqliteLog, clock: Clock) -> bool:
-    give_up_s, never = clock.monotonic_s() + CHECKPOINT_S, asyncio.Event()
-    while not (emptied := await event_log.checkpoint()) and clock.monotonic_s() < give_up_s:
+async def _scrub(event_log: SqliteLog, clock: Clock) -> bool:
+    give_up_s, never = clock.monotonic_s() + SCRUB_S, asyncio.Event()
+    while not (scrubbed := await event_log.scrub()) and clock.monotonic_s() < give_up_s:
         await clock.wait(never, LOOK_AGAIN_S)
-    return emptied
+    return scrubbed
 
 
 def _see_to_copies(database: Path, receipt: Receipt, *, delete: bool) -> None:

@@ -30,6 +30,9 @@ SQLITE_VERSION: str = sqlite3.sqlite_version
 FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 """Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
 
+AUTOCHECKPOINT_PAGES = 1000
+"""About 4 MB of log between checkpoints."""
+
 BUSY_TIMEOUT_MS = 5000
 """How long to wait for a lock."""
 
@@ -46,7 +49,7 @@ _WRITER_PRAGMAS = _PRAGMAS | {
     "fullfsync": 1,  # macOS: down to the medium, not only to the drive; no effect elsewhere
     "checkpoint_fullfsync": 1,
     "secure_delete": 1,
-    "wal_autocheckpoint": 1000,  # pages: about 4 MB of log between checkpoints
+    "wal_autocheckpoint": AUTOCHECKPOINT_PAGES,
     "journal_size_limit": 64 * 1024 * 1024,
 }
 
@@ -97,6 +100,11 @@ def open_writer(path: Path) -> Connection:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect only in a new, empty database
     _set(connection, _WRITER_PRAGMAS)
     return connection
+
+
+def set_autocheckpoint(connection: Connection, pages: int) -> None:
+    """Checkpoint after so many pages of log; 0: not unless asked to."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
 
 def open_reader(path: Path) -> Connection:

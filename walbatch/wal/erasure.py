@@ -1,8 +1,8 @@
 """The SQL of erasing people: finding what belongs to them, deleting it, and remembering that they were erased.
 
 The counts stay right: what is deleted moves to `erased` in every lane that it was for, from whatever it was counted as.
-A deleted row leaves zeros behind, since the writer has `secure_delete`; the same must be done for SQLite's own log, by
-a checkpoint that empties it.
+A deleted row leaves zeros behind, since the writer has `secure_delete`; what is left in other places of the files is
+for `SqliteLog.scrub`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ A COMMIT that raised is ambiguous: its rows may be there after a restart. It is 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -39,9 +40,22 @@ from walbatch.clock import Clock
 from walbatch.errors import BacklogFull, CommitFailed, FatalError, InvalidRecord, StorageFailed, WalbatchError
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, erasure, intents, recovery, store
+from walbatch.wal import (
+    ORDERED,
+    Appended,
+    Backlog,
+    Batch,
+    Lane,
+    Settlement,
+    driver,
+    erasure,
+    gaps,
+    intents,
+    recovery,
+    store,
+)
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
-from walbatch.wal.files import DATABASE_FILE, file_sizes
+from walbatch.wal.files import DATABASE_FILE, file_sizes, wal_file
 from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
@@ -126,6 +140,9 @@ class SqliteLog:
             stack.enter_context(self.ownership)
             try:
                 await asyncio.to_thread(recovery.prepare, self.path)
+                # For `scrub`. Closed after the connections: closing it drops the locks that SQLite has on the file.
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                stack.callback(os.close, self._descriptor)
                 self._writer = await stack.enter_async_context(_connect(lambda: driver.open_writer(self.path)))
                 await _run(self._writer, self._open)
                 self._reader = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
@@ -203,7 +220,8 @@ class SqliteLog:
         """See `EventLog.fetch`."""
         state, changed = self._states[lane], self._changed[lane]
         while True:
-            await self._no_erasure.wait()
+            while not self._no_erasure.is_set():  # when it wakes up, the next one may have begun
+                await self._no_erasure.wait()
             changed.clear()
             due_s, live = self._next_due(lane, policy)
             if due_s != 0.0 and not wait:
@@ -283,9 +301,31 @@ class SqliteLog:
         """Replace texts of destinations that name an erased person."""
         await self._commits.submit(Blank(quotes))
 
-    async def checkpoint(self) -> bool:
-        """Move everything out of SQLite's own log and empty that file; False if somebody who reads keeps it."""
-        return await self._ask(self._writer, _checkpoint, CHECKPOINT_PATIENCE_MS)
+    async def scrub(self) -> bool:
+        """Leave nothing in the files but what is stored: see `walbatch.wal.gaps`. Reads all of the database.
+
+        False if somebody who reads keeps SQLite's own log from being emptied; try again.
+        """
+        try:
+            # The file stands still from here on: what is written meanwhile stays in SQLite's log.
+            if not await self._ask(self._writer, _empty_log, 0):
+                return False
+            unclean = await asyncio.to_thread(gaps.find, self._descriptor)
+            return await self._ask(self._writer, self._clean, unclean)
+        finally:
+            await self._ask(self._writer, driver.set_autocheckpoint, driver.AUTOCHECKPOINT_PAGES)
+
+    def _clean(self, connection: driver.Connection, unclean: list[int]) -> bool:
+        written = [*gaps.pages_in(wal_file(self.path), gaps.layout(self._descriptor).page)]
+        if not _checkpoint(connection, CHECKPOINT_PATIENCE_MS):
+            return False
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            gaps.clean(self._descriptor, [*unclean, *written])
+        finally:
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA shrink_memory")
+        return True
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
@@ -397,6 +437,11 @@ def _checkpoint(connection: driver.Connection, patience_ms: int = driver.BUSY_TI
     ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.execute(f"PRAGMA busy_timeout = {driver.BUSY_TIMEOUT_MS}")
     return not busy
+
+
+def _empty_log(connection: driver.Connection, autocheckpoint_pages: int) -> bool:
+    driver.set_autocheckpoint(connection, autocheckpoint_pages)
+    return _checkpoint(connection, CHECKPOINT_PATIENCE_MS)
 
 
 def _connect(connector: Callable[[], driver.Connection]) -> aiosqlite.Connection:
