@@ -147,12 +147,15 @@ async def erase(
 
 
 async def _found(event_log: SqliteLog, people: Collection[str], through: int) -> AsyncIterator[Sequence[Offset]]:
-    """Yield what belongs to these people up to an offset, at most a slice at a time."""
+    """Yield what belongs to these people up to an offset, a slice at a time."""
     after: Offset | None = Offset(0)
+    found: list[Offset] = []
     while after is not None:
         offsets, after = await event_log.read(erasure.find, people, after, through)
-        if offsets:
-            yield offsets
+        found += offsets
+        while len(found) >= SLICE or (found and after is None):
+            yield found[:SLICE]
+            found = found[SLICE:]
 
 
 async def _delete(event_log: SqliteLog, offsets: Sequence[Offset], receipt: Receipt) -> list[Offset]:

@@ -20,7 +20,7 @@ from walbatch import dead, replay
 from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock, SystemClock
 from walbatch.dead import Corrections
-from walbatch.delivery import DELIVERED, RETRY, Rejected
+from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
 from walbatch.erasure import SCRUB_S, WAIT_S, Receipt, erase, plan
 from walbatch.errors import BacklogFull, InvalidRecord
 from walbatch.event import Kind, Offset, group_update, identity_link
@@ -370,7 +370,8 @@ async def live(directory: Path, clock: FakeClock, who: str, seed: int) -> None:
                 await clock.advance(1)
                 for lane in (EVENTS, ELSEWHERE):
                     batch = await log.fetch(lane, BatchPolicy(max_size=chance.randrange(1, 60)).at_once())
-                    outcomes = [chance.choice([DELIVERED, DELIVERED, refused(who), RETRY]) for _ in batch.entries]
+                    answers: list[Outcome] = [DELIVERED, DELIVERED, refused(who), RETRY]
+                    outcomes = [chance.choice(answers) for _ in batch.entries]
                     await log.settle(settlement(batch, outcomes))
                 if chance.random() < 0.3:
                     async for _ in dead.replay(log, clock, "there", Choice(limit=5)):

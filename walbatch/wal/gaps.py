@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from walbatch.errors import WalbatchError
+
 _INNER, _LEAVES = frozenset({2, 5}), frozenset({10, 13})
 _CHUNK_PAGES = 256
 _LOCK_BYTE = 2**30
@@ -28,6 +30,10 @@ MAX_PAGES = 2**25
 the next page, whose first byte is 0 or 1. With pages of 4 KiB it is 128 GiB."""
 
 _WAL_HEADER, _FRAME_HEADER = 32, 24
+
+
+class TooLarge(WalbatchError):
+    """There are more pages than can be told apart. Only VACUUM, while nothing else has the database open, helps."""
 
 
 class Layout(NamedTuple):
@@ -51,12 +57,15 @@ def find(descriptor: int) -> list[int]:
     """Return the pages of a database whose gaps are not zero. Reads all of the file, which nobody may write meanwhile.
 
     Raises:
-        OverflowError: it has more than `MAX_PAGES`.
+        TooLarge: as it says; nothing was changed.
     """
     form = layout(descriptor)
     count = os.fstat(descriptor).st_size // form.page
     if count > MAX_PAGES:
-        raise OverflowError(f"{count} pages")
+        raise TooLarge(
+            f"the records are deleted, but a database of {count:,} pages is too large to scrub, so its file may keep"
+            " old bytes: stop the server, and run `sqlite3 events.db 'PRAGMA secure_delete=1; VACUUM'`"
+        )
     found = []
     for first in range(1, count + 1, _CHUNK_PAGES):
         chunk = os.pread(descriptor, _CHUNK_PAGES * form.page, (first - 1) * form.page)
