@@ -392,12 +392,38 @@ async def test_no_bytes_are_left_in_a_log_with_a_history(
         assert files_with(directory, who) == []
         check = await log.read(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
         assert check == [("ok",)]
+        await write_every_page(log)
         await log.append([event(f"later-{n}", clock) for n in range(50)])
         for lane in (EVENTS, ELSEWHERE):
             await deliver(log, lane=lane)
             await counts_of(log, lane)
-        await clock.advance(10)
-        await log.purge(clock.wall_ms(), 50)
+    assert files_with(directory, who) == []
+
+
+async def write_every_page(log: SqliteLog) -> None:
+    """Change something in each row, and nothing in its length: its page is written as the writer has it in memory."""
+    for change in (
+        "UPDATE events SET received_at_ms = received_at_ms - 1",
+        "UPDATE dead_letters SET at_ms = at_ms - 1",
+    ):
+        await log._writer.execute(change)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+async def test_pages_that_are_written_meanwhile_are_cleaned_as_well(
+    directory: Path, clock: FakeClock, who: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in SQLite's log by the time the file was searched comes into the file with its old gaps."""
+    await live(directory, clock, who, seed)
+    loop = asyncio.get_running_loop()
+    async with open_log(directory, clock, "there", "elsewhere") as log:
+
+        def find(_: int) -> list[int]:
+            asyncio.run_coroutine_threadsafe(write_every_page(log), loop).result(30)
+            return []
+
+        monkeypatch.setattr(gaps, "find", find)
+        assert (await erased(log, clock, who)).complete
     assert files_with(directory, who) == []
 
 
