@@ -79,7 +79,7 @@ def _print(document: dict[str, Any]) -> None:
     out.print(_footer(document), soft_wrap=True)
 
 
-_COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
+_COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged", "erased")
 
 
 def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ class Admin:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        refusal = self._log.refusal()
+        refusal = self._log.refusing()
         if self._ready() and refusal is None:
             return PlainTextResponse("ok\n")
         why = f": {refusal}" if refusal else ""
@@ -80,7 +80,7 @@ class Admin:
             durability=self._log.durability,
             database_bytes=database_bytes,
             wal_bytes=wal_bytes,
-            storage=stats.storage(self._log.refusal(), self._log.free_bytes()),
+            storage=stats.storage(self._log.refusing(), self._log.free_bytes()),
             serving=True,
         )
         return _json(document)

@@ -88,8 +88,14 @@ async def replay(
     for page in _pages(numbers):
         letters = await log.read(dead_letters.letters, destination, page)
         records, refused = copies(letters, corrections, clock.wall_ms())
-        await log.append(records)
-        done += len(records)
+        taken = []
+        for record in records:
+            if (refusal := log.refusal(record)) is None:
+                taken.append(record)
+            else:
+                refused.append(_refusal(record.replay_of or 0, refusal))
+        await log.append(taken)
+        done += len(taken)
         yield Progress(done, refused)
 
 
@@ -132,8 +138,12 @@ def copies(letters: Sequence[Letter], corrections: Corrections, now_ms: int) -> 
         try:
             records.append(_copy(letter, corrections, now_ms))
         except InvalidRecord as error:
-            refused.append(Refusal(letter.stored.number, error.field, error.reason, error.description))
+            refused.append(_refusal(letter.stored.number, error))
     return records, refused
+
+
+def _refusal(number: int, error: InvalidRecord) -> Refusal:
+    return Refusal(number, error.field, error.reason, error.description)
 
 
 def _copy(letter: Letter, corrections: Corrections, now_ms: int) -> Record:

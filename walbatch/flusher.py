@@ -87,9 +87,10 @@ class Flusher:
                 batch = await self._next(lane)
                 if batch is None:
                     return
-                ticket = await self._permit()
-                if ticket is None:
-                    return
+                if self._breaker.wait_s() != 0.0:
+                    self._log.release(batch)  # meanwhile the destination failed: what waits for it waits in the log
+                    continue
+                ticket = self._breaker.permit()
                 self._under_way[lane.kind] += 1
                 delivery = deliveries.create_task(self._deliver(batch, ticket))
                 delivery.add_done_callback(lambda _: self._free(lane.kind))
@@ -129,11 +130,6 @@ class Flusher:
             self._breaker_changed.clear()
             await self._clock.wait(self._breaker_changed, wait_s)
         return not self._draining.is_set()
-
-    async def _permit(self) -> int | None:
-        """Take a ticket as soon as there is one; None if draining should not wait for it."""
-        await self._until_permitted()
-        return self._breaker.permit() if self._breaker.wait_s() == 0.0 else None
 
     async def _deliver(self, batch: Batch, ticket: int) -> None:
         if not await self._note(batch):

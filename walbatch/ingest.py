@@ -153,12 +153,18 @@ class IngestService(AnalyticsServiceServicer):
         rejections: list[pb.Rejection] = []
         for index, message in enumerate(request.records):
             try:
-                records.append(wire.record(message, now_ms))
+                records.append(self._record(message, now_ms))
             except InvalidRecord as error:
                 rejections.append(
                     pb.Rejection(index=index, field=error.field, reason=error.reason, description=error.description)
                 )
         return records, rejections
+
+    def _record(self, message: pb.Record, now_ms: int) -> Record:
+        record = wire.record(message, now_ms)
+        if (refusal := self._log.refusal(record)) is not None:
+            raise refusal
+        return record
 
 
 async def _read(

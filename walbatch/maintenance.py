@@ -3,6 +3,7 @@
     /replay          send stored records again, or say what that would be
     /dead/replay     send dead letters again, as they are or corrected
     /dead/discard    give dead letters up
+    /erase           delete everything that belongs to a person, or say what that would be
 
 Commands ask the same of a log of their own while nobody serves it. One of these runs at a time, so that no letter is
 sent twice by two people who meant the same.
@@ -17,9 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from walbatch import dead, json_text, replay
+from walbatch import dead, erasure, json_text, replay
 from walbatch.clock import Clock
 from walbatch.errors import InvalidRecord, WalbatchError
+from walbatch.person import bare
 from walbatch.wal import store
 from walbatch.wal.dead_letters import Choice
 from walbatch.wal.selection import Selection
@@ -68,6 +70,16 @@ class DeadDiscardRequest(_Request):
     expected: int
 
 
+class EraseRequest(_Request):
+    """Body of /erase. The ids are those of the persons."""
+
+    ids: list[str] = Field(min_length=1)
+    dry_run: bool = True
+    """Whether to count only."""
+    delete_copies: bool = False
+    """Whether to delete other databases in the data directory as well."""
+
+
 class Maintenance:
     """Does what is asked of one log."""
 
@@ -79,6 +91,7 @@ class Maintenance:
             "/replay": (ReplayRequest, self._replay),
             "/dead/replay": (DeadReplayRequest, self._replay_dead),
             "/dead/discard": (DeadDiscardRequest, self._discard_dead),
+            "/erase": (EraseRequest, self._erase),
         }
 
     def start(self, path: str, body: bytes) -> Reports:
@@ -99,7 +112,7 @@ class Maintenance:
 
     async def _alone(self, reports: Reports) -> Reports:
         if self._busy:
-            raise Busy("another replay or discard is at work; try again when it is done")
+            raise Busy("another replay, discard or erasure is at work; try again when it is done")
         self._busy = True
         try:
             async with aclosing(reports):
@@ -130,6 +143,16 @@ class Maintenance:
         destination = await self._destination(request.destination)
         async for done in dead.discard(self._log, destination, request.choice, request.expected):
             yield {"discarded": done}
+
+    async def _erase(self, request: EraseRequest) -> Reports:
+        people = frozenset(bare(one) for one in request.ids) - {""}
+        if not people:
+            raise BadRequest("ids: has none that could be a person's")
+        if request.dry_run:
+            yield asdict(await erasure.plan(self._log, people))
+            return
+        async for report in erasure.erase(self._log, self._clock, people, delete_copies=request.delete_copies):
+            yield asdict(report)
 
     async def _destination(self, named: str | None) -> str:
         return replay.destination_of(await self._log.read(store.destinations), named)

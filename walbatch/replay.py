@@ -65,8 +65,9 @@ async def replay(log: SqliteLog, destination: str, selection: Selection, clock: 
         )
         if not page:
             return
-        await log.append(page)
-        done += len(page)
+        taken = [record for record in page if log.refusal(record) is None]  # of whom an erasure was broken off
+        await log.append(taken)
+        done += len(taken)
         left = None if left is None else left - len(page)
         after = page[-1].replay_of or 0
         yield done

@@ -12,7 +12,7 @@ from walbatch.wal import Backlog, DestinationBacklog, Lane, LaneBacklog, driver,
 
 DATABASE_ENGINE = "sqlite"
 
-COUNTS = ("pending", "in_flight", "sent", "dead", "held", "resolved", "purged")
+COUNTS = ("pending", "in_flight", "sent", "dead", "held", "resolved", "purged", "erased")
 """What is counted of a lane besides what was accepted, and summed up over all of them."""
 
 
@@ -28,7 +28,7 @@ def document(
 ) -> dict[str, Any]:
     """Return the statistics as JSON-ready values. Totals are over all lanes; ages are in seconds, times RFC 3339.
 
-    accepted = pending + sent + purged + dead + resolved, for each lane; `held` is a part of `dead`.
+    accepted = pending + sent + purged + dead + resolved + erased, for each lane; `held` is a part of `dead`.
     """
     lanes = [lane for destination in backlog.destinations for lane in destination.lanes]
     return {

@@ -41,7 +41,7 @@ class Upkeep:
     async def tend(self) -> None:
         """Do what is to be done now, and tell what has changed."""
         await self._log.tend()
-        refusal = self._log.refusal()
+        refusal = self._log.refusing()
         reason = refusal.reason if refusal else ""
         if reason == self._told:
             return

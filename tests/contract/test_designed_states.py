@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from log_records import EVENTS, NOW, counts_of, deliver, event, events, ids, open_log, settlement
+from log_records import EVENTS, NOW, counts_of, deliver, event, events, executed, ids, open_log, settlement
 
 from walbatch.delivery import DELIVERED, RETRY
 from walbatch.errors import BacklogFull, DiskFull, NoRoom, Overloaded, TooLong, Unavailable, WalHeld
@@ -29,8 +29,8 @@ PAGE = 4096
 
 async def limit_pages(log: SqliteLog, more: int) -> None:
     """Let the database grow by so many pages at most: SQLite then says that the disk is full."""
-    ((pages,),) = await log._writer.execute_fetchall("PRAGMA page_count")
-    await log._writer.execute_fetchall(f"PRAGMA max_page_count = {pages + more}")
+    ((pages,),) = await executed(log, "PRAGMA page_count")
+    await executed(log, f"PRAGMA max_page_count = {pages + more}")
 
 
 async def fill(log: SqliteLog, clock: FakeClock) -> int:
@@ -130,12 +130,13 @@ async def test_room_is_set_aside_and_given_up_on_a_full_disk(
         assert not reserve.exists()
         await deliver(log)
         await limit_pages(log, 1000)
-        disk.f_bavail = 799  # enough to go on, and not enough to set it aside as well
+        disk.f_bavail = 399
         await log.tend()
-        assert isinstance(log.refusal(), DiskFull)
-        disk.f_bavail = 800
+        assert isinstance(log.refusing(), DiskFull)
+        assert not reserve.exists()
+        disk.f_bavail = 400
         await log.tend()
-        assert log.refusal() is None
+        assert log.refusing() is None
         assert reserve.exists()
 
 
@@ -147,7 +148,7 @@ async def test_a_start_on_a_full_disk_uses_the_reserve(tmp_path: Path, clock: Fa
     disk.f_bavail = 0
     async with open_log(tmp_path, clock, limits=limits) as log:
         assert not (tmp_path / RESERVE_FILE).exists()
-        assert isinstance(log.refusal(), DiskFull)
+        assert isinstance(log.refusing(), DiskFull)
         assert ids(await deliver(log)) == "a"
 
 
@@ -157,7 +158,7 @@ async def test_more_than_memory_should_hold_is_refused_while_the_disk_hangs(
     """What waits for the commit is bounded; all of it is stored once the disk answers, and what waits is none again."""
     monkeypatch.setattr(admission, "MAX_WAITING_BYTES", 3 * len(event("a", clock, properties=LARGE).payload))
     free = threading.Event()
-    hanging = asyncio.create_task(log._writer._execute(free.wait))  # type: ignore[no-untyped-call]
+    hanging = asyncio.create_task(log._disk.writer.run(lambda _: free.wait()))
     appends = [asyncio.create_task(log.append([event(name, clock, properties=LARGE)])) for name in "abc"]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="does not keep up"):
@@ -250,15 +251,15 @@ async def test_purged_room_is_given_back_but_for_a_share(log: SqliteLog, clock: 
         await log.append([event(str(number), clock, properties=LARGE)])
     while (await counts_of(log)).pending:
         await deliver(log)
-    await log._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+    await executed(log, "PRAGMA wal_checkpoint(TRUNCATE)")
     before = log.sizes()[0]
     await clock.advance(1)
     assert await log.purge(clock.wall_ms(), 1000) == 100
     given = await log.vacuum()
-    await log._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+    await executed(log, "PRAGMA wal_checkpoint(TRUNCATE)")
     assert log.sizes()[0] <= before - given * PAGE
     assert given > upkeep.VACUUM_PAGES, "it took more than one slice"
-    ((empty,),) = await log._writer.execute_fetchall("PRAGMA freelist_count")
+    ((empty,),) = await executed(log, "PRAGMA freelist_count")
     assert empty * upkeep.SPARE_SHARE * PAGE >= log.sizes()[0] - upkeep.SPARE_SHARE * PAGE
     await log.append(events("a", clock))
     assert ids(await log.fetch(EVENTS, NOW)) == "a"

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from log_records import EVENTS, NOW, deliver, event, events, ids, open_log
+from log_records import EVENTS, NOW, counts_of, deliver, event, events, ids, open_log
 
 from walbatch.errors import CommitFailed, ConfigurationError, StorageFailed
 from walbatch.testing.clock import FakeClock
+from walbatch.wal.disk import PROBE_S
 from walbatch.wal.files import rescued_files, wal_file
-from walbatch.wal.sqlite import PROBE_S, SqliteLog
+from walbatch.wal.sqlite import SqliteLog
 
 
 def delete(database: Path) -> None:
@@ -91,10 +92,13 @@ async def test_a_directory_that_was_moved_away(directory: Path, clock: FakeClock
 async def test_an_idle_log_tries_its_disk(log: SqliteLog, clock: FakeClock) -> None:
     """Not at every look, but after some seconds without a commit."""
     await log.tend()
-    begun_s = log._committed_s
+    begun_s = log._disk._committed_s
     await clock.advance(PROBE_S - 1)
     await log.tend()
-    assert log._committed_s == begun_s
+    assert log._disk._committed_s == begun_s
     await clock.advance(1)
+    size = wal_file(log.path).stat().st_size
     await log.tend()
-    assert log._committed_s == clock.monotonic_s()
+    assert log._disk._committed_s == clock.monotonic_s()
+    assert wal_file(log.path).stat().st_size > size, "nothing was written, so nothing was tried"
+    assert (await counts_of(log)).accepted == 0

@@ -362,3 +362,26 @@ async def test_a_cancelled_stream_leaves_nothing_running(stub: Stub, log: Log) -
     call.cancel()
     log.gate.set()
     assert (await stub.TrackEvent(pb.TrackEventRequest(event=event()))).event_id
+
+
+async def test_late_records_of_an_erased_person_are_refused_alone(stub: Stub, log: Log) -> None:
+    """With the reason ERASED: a unary call as a whole, in a batch or a stream just that record, by its index."""
+    await log.bury(["gone"])
+    late = pb.Event(name="Tick", distinct_id="u1", device_id="gone")
+    late.event_time.FromMilliseconds(FakeClock().wall_ms() - 1)
+    error = await refusal(stub.TrackEvent(pb.TrackEventRequest(event=late)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert unpack(error, details.ErrorInfo).reason == "ERASED"
+    error = await refusal(stub.IdentifyUser(pb.IdentifyUserRequest(user_id="u1", anonymous_id="gone")))
+    assert unpack(error, details.ErrorInfo).reason == "ERASED"  # neither of its two records is stored
+    batch = records(event("a"), late, event("b"))
+    reply = await stub.Ingest(pb.IngestRequest(records=batch))
+    assert [(r.index, r.field, r.reason) for r in reply.rejections] == [(1, "event.device_id", "ERASED")]
+    stream = stub.IngestStream()
+    await stream.write(pb.IngestStreamRequest(sequence=1, records=records(late, event("c"))))
+    answer: Any = await stream.read()
+    assert [(r.sequence, r.rejection.index, r.rejection.reason) for r in answer.rejections] == [(1, 0, "ERASED")]
+    assert (answer.acked_sequence, answer.accepted_count) == (1, 1)
+    await stream.done_writing()
+    assert [one.payload.split('"')[3] for one in await log.stored()] == ["a", "b", "c"]
+    assert (await log.backlog()).accepted == 3

@@ -68,6 +68,8 @@ class LogModel(RuleBasedStateMachine):
         self.spec = MemoryLog(DESTINATIONS, self.clock, router=ROUTER)
         self.in_flight: list[Batch] = []
         self.purged: set[Offset] = set()
+        self.erased: set[Offset] = set()
+        self.settled_then_erased: dict[Lane, set[Offset]] = {lane: set() for lane in LANES}
         self.settlements = 0
         self.settled_since_start = False
 
@@ -96,13 +98,14 @@ class LogModel(RuleBasedStateMachine):
             status |= {offset: PENDING for offset, state in status.items() if state == IN_FLIGHT}
             pending = {offset for offset, state in status.items() if state == PENDING}
             # What is pending below something settled has been handed out before: then all of it counts as behind.
-            holes = pending and any(offset > min(pending) for offset in status.keys() - pending)
+            settled = (status.keys() - pending - self.erased) | self.settled_then_erased[lane]
+            holes = pending and any(offset > min(pending) for offset in settled)
             self.spec._behind[lane] = pending if holes else set()
             self.spec._turns[lane] = Turns(ordered=lane.kind in ORDERED)
         self.in_flight.clear()
         self.spec._recent = RecentIds()
         for offset, record in enumerate(self.spec._records, 1):
-            if record.replay_of is None and offset not in self.purged:
+            if record.replay_of is None and offset not in self.purged | self.erased:
                 self.spec._recent.remember(
                     record.event_id, record.name, record.distinct_id, record.time_ms, Offset(offset)
                 )
@@ -213,13 +216,37 @@ class LogModel(RuleBasedStateMachine):
         before_ms = self.clock.wall_ms() - age_s * 1000
         deleted = self.runner.run(self.log.purge(before_ms, limit))
         ever = {Offset(offset) for offset in range(1, len(self.spec._records) + 1)}
-        gone = ever - self.runner.run(self.log.read(stored)) - self.purged
+        gone = ever - self.runner.run(self.log.read(stored)) - self.purged - self.erased
         assert deleted == len(gone)
         for offset in gone:
             assert self.spec._records[offset - 1].received_at_ms < before_ms
             states = {status[offset] for status in self.spec._status.values() if offset in status}
             assert states <= {SENT, RESOLVED}
         self.purged |= gone
+
+    @precondition(lambda self: self.spec._records)
+    @rule(data=st.data())
+    def erase(self, data: st.DataObject) -> None:
+        """Erase some records, whatever became of them; what is in flight is left, and what is gone stays gone."""
+        offsets = data.draw(st.lists(st.integers(1, len(self.spec._records)).map(Offset), min_size=1, max_size=9))
+        before = {lane: dict(status) for lane, status in self.spec._status.items()}
+        offsets = sorted(set(offsets) - self.purged)
+        erased, left = self.runner.run(self.log.erase(offsets))
+        assert list(left) == self.runner.run(self.spec.erase(offsets))
+        assert set(erased.offsets) == set(offsets) - set(left) - self.erased
+        self.erased |= set(erased.offsets)
+        for lane, status in before.items():
+            done = {offset for offset, state in status.items() if state in (SENT, DEAD, HELD, RESOLVED)}
+            self.settled_then_erased[lane] |= done & set(erased.offsets)
+        assert self.erased.isdisjoint(self.runner.run(self.log.read(stored)))
+
+    @precondition(lambda self: self.in_flight)
+    @rule(place=st.integers(0, 9))
+    def release(self, place: int) -> None:
+        """Give a batch back that was never sent."""
+        batch = self.in_flight.pop(place % len(self.in_flight))
+        self.log.release(batch)
+        self.spec.release(batch)
 
     @precondition(lambda self: self.settled_since_start)
     @rule(killed=st.booleans())
@@ -249,7 +276,8 @@ class LogModel(RuleBasedStateMachine):
             for found, spec in zip(destination.lanes, wanted[destination.name].lanes, strict=True):
                 kind = next(kind for kind, name in LANE_NAMES.items() if name == found.name)
                 assert found == self.after_purge(Lane(destination.name, kind), spec)
-                assert found.accepted == found.pending + found.sent + found.purged + found.dead + found.resolved
+                parts = (found.pending, found.sent, found.purged, found.dead, found.resolved, found.erased)
+                assert found.accepted == sum(parts)
 
     def after_purge(self, lane: Lane, counts: LaneBacklog) -> LaneBacklog:
         """What the specification would count if it purged."""

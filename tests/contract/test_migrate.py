@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from log_records import EVENTS, NOW, ids, mode, modes_in, open_log
+from log_records import EVENTS, NOW, executed, ids, mode, modes_in, open_log
 
 from walbatch.errors import StorageFailed
 from walbatch.event import Kind
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane, driver, migrate
 
-NEXT = (3, "ALTER TABLE events ADD COLUMN extra TEXT;")
+NEXT = (4, "ALTER TABLE events ADD COLUMN extra TEXT;")
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ async def test_a_copy_is_made_before_an_upgrade(
     """The old database stays beside the new one, whole, for its owner only; the log goes on with the new one."""
     upgrade(*NEXT)
     async with open_log(stopped.parent, clock) as log:
-        assert list(await log._writer.execute_fetchall("PRAGMA user_version")) == [(3,)]
+        assert (await executed(log, "PRAGMA user_version")) == [(4,)]
         assert ids(await log.fetch(EVENTS, NOW)) == "b"
-    copy = stopped.with_name("events.db.before-v3")
+    copy = stopped.with_name("events.db.before-v4")
     connection = driver.open_reader(copy)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert connection.execute("SELECT group_concat(event_id, '') FROM events").fetchone() == ("ab",)
     connection.close()
     assert mode(copy) == 0o600
@@ -49,19 +49,19 @@ async def test_a_new_database_needs_no_copy(directory: Path, clock: FakeClock) -
     for _ in range(2):
         async with open_log(directory, clock):
             pass
-    assert modes_in(directory).keys() == {"events.db", "walbatch.lock"}
+    assert modes_in(directory).keys() == {"events.db", "walbatch.lock", "walbatch.reserve"}
 
 
 async def test_a_migration_that_fails_leaves_the_old_schema(
     stopped: Path, clock: FakeClock, upgrade: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step is one transaction with its number: afterwards the former program goes on as before."""
-    upgrade(3, "CREATE TABLE half (done); SELECT no_such_function();")
+    upgrade(4, "CREATE TABLE half (done); SELECT no_such_function();")
     with pytest.raises(StorageFailed, match="no_such_function"):
         await open_log(stopped.parent, clock).__aenter__()
     monkeypatch.undo()
     async with open_log(stopped.parent, clock) as log:
-        assert not list(await log._writer.execute_fetchall("SELECT * FROM sqlite_schema WHERE name = 'half'"))
+        assert not (await executed(log, "SELECT * FROM sqlite_schema WHERE name = 'half'"))
         assert ids(await log.fetch(EVENTS, NOW)) == "b"
 
 

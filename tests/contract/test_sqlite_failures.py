@@ -15,8 +15,9 @@ from walbatch.errors import CommitFailed, CorruptLog, LogClosed, StorageFailed, 
 from walbatch.event import Offset, Record
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver, store
+from walbatch.wal.disk import PROBE_S
 from walbatch.wal.driver import Connection
-from walbatch.wal.sqlite import PROBE_S, SqliteLog
+from walbatch.wal.sqlite import SqliteLog
 
 IOERR, CORRUPT = 10, 11
 
@@ -108,14 +109,14 @@ async def test_a_failed_commit_is_told_until_one_succeeds(
     log: SqliteLog, clock: FakeClock, failing: Callable[..., None]
 ) -> None:
     """New records count as refused from the failure on; the next look tries the disk by itself, without traffic."""
-    assert log.refusal() is None
+    assert log.refusing() is None
     failing(IOERR)
     with pytest.raises(CommitFailed):
         await log.append([event("a", clock)])
-    assert isinstance(log.refusal(), CommitFailed)
-    assert "pretended error" in str(log.refusal())
+    assert isinstance(log.refusing(), CommitFailed)
+    assert "pretended error" in str(log.refusing())
     await log.tend()
-    assert log.refusal() is None
+    assert log.refusing() is None
 
 
 async def test_a_broken_disk_is_found_without_traffic(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log_records import EVENTS, NOW, copied, counts_of, events, ids, mode, modes_in, open_log
+from log_records import EVENTS, NOW, copied, counts_of, events, executed, ids, mode, modes_in, open_log
 
 from walbatch.errors import (
     AffectedSqlite,
@@ -90,15 +90,15 @@ async def test_every_setting_took_effect(directory: Path, clock: FakeClock) -> N
         "cell_size_check": 1,
         "journal_size_limit": 64 * 1024 * 1024,
         "application_id": migrate.APPLICATION_ID,
-        "user_version": 2,
+        "user_version": 3,
     }
     async with open_log(directory, clock) as log:
         for name, value in wanted.items():
-            assert list(await log._writer.execute_fetchall(f"PRAGMA {name}")) == [(value,)], name
+            assert (await executed(log, f"PRAGMA {name}")) == [(value,)], name
         for reader in (log._reader, log._questions):
-            assert list(await reader.execute_fetchall("PRAGMA query_only")) == [(1,)]
+            assert await reader.run(lambda c: c.execute("PRAGMA query_only").fetchone()) == (1,)
             with pytest.raises(driver.Error, match="readonly"):
-                await reader.execute("DELETE FROM events")
+                await reader.run(lambda c: c.execute("DELETE FROM events"))
 
 
 @pytest.mark.parametrize("setting", [{"synchronous": 9}, {"journal_mode": "nonsense"}])

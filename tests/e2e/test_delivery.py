@@ -160,7 +160,7 @@ class Watch:
             document: dict[str, Any] = json.loads(connection.getresponse().read())
         for destination in document["destinations"]:
             for lane in destination["lanes"]:
-                accounted = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved"))
+                accounted = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved", "erased"))
                 assert lane["accepted"] == accounted, (destination["name"], lane)
                 assert lane["in_flight"] <= lane["pending"]
                 assert lane["held"] <= lane["dead"]

@@ -55,8 +55,8 @@ async def counts_of(log: EventLog, lane: Lane = EVENTS) -> LaneBacklog:
     backlog = await log.backlog()
     found = {(d.name, counts.name): counts for d in backlog.destinations for counts in d.lanes}
     for c in found.values():
-        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved
-        assert min(c.pending, c.sent, c.purged, c.dead, c.resolved, c.in_flight) >= 0
+        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved + c.erased
+        assert min(c.pending, c.sent, c.purged, c.dead, c.resolved, c.erased, c.in_flight) >= 0
     return found[lane.destination, lane.name]
 
 
@@ -81,3 +81,8 @@ def mode(path: Path) -> int:
 def modes_in(directory: Path) -> dict[str, int]:
     """The same, for everything in a directory."""
     return {file.name: mode(file) for file in directory.iterdir()}
+
+
+async def executed(log: SqliteLog, statement: str) -> list[Any]:
+    """Run a statement on the connection that writes, and return its rows."""
+    return await log._disk.writer.run(lambda connection: connection.execute(statement).fetchall())

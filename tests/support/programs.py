@@ -187,7 +187,7 @@ class Site:
         document: dict[str, Any] = json.loads(self.run("stats", "--json").stdout)
         for destination in document["destinations"]:
             for lane in destination["lanes"]:
-                accounted = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved"))
+                accounted = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved", "erased"))
                 assert lane["accepted"] == accounted, lane
         return document
 

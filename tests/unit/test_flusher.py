@@ -311,3 +311,22 @@ async def test_a_log_line_tells_counts_and_no_content() -> None:
     changes = [line for line in lines if line["event"] == "flusher.destination_changed"]
     assert [(line["was"], line["state"]) for line in changes] == [("ok", "retrying"), ("retrying", "ok")]
     assert "secret" not in repr(lines)
+
+
+async def test_what_was_fetched_as_the_destination_failed_goes_back_to_the_log() -> None:
+    """It does not wait in memory for the end of an outage: of two lanes one is the probe, the other holds nothing."""
+    down = Condition(State.OPEN, 9, FakeClock().wall_ms() + 1000, "503")
+    rig = Rig(ScriptedSink(), down, size=1)
+    rig.sink.hold()
+    await rig.append("a")
+    await rig.append_profiles("pro")
+    async with rig.running():
+        await rig.clock.advance(1)
+        await rig.sink.called(1)
+        await settle_down()
+        in_flight = [(await rig.counts(kind)).in_flight for kind in (Kind.EVENT, Kind.PROFILE)]
+        assert sorted(in_flight) == [0, 1]
+        rig.sink.release()
+        await rig.settled(1)
+        await settle_down()
+        assert [(await rig.counts(kind)).sent for kind in (Kind.EVENT, Kind.PROFILE)] == [1, 1]

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol, Self
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import Outcome
+from walbatch.errors import InvalidRecord
 from walbatch.event import EventId, Kind, Offset, Record
 from walbatch.retry import Condition
 
@@ -82,7 +83,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class LaneBacklog:
-    """Counts of one lane. accepted = pending + sent + purged + dead + resolved, at every moment."""
+    """Counts of one lane. accepted = pending + sent + purged + dead + resolved + erased, at every moment."""
 
     name: str
     accepted: int
@@ -100,6 +101,8 @@ class LaneBacklog:
     """Of those that are dead: it is not known whether the destination has them, and twice would be wrong."""
     resolved: int
     """Dead once, then dealt with: replayed, or discarded."""
+    erased: int
+    """Deleted because a person asked for it, whatever had become of them."""
     oldest_pending_at_ms: int | None
 
 
@@ -144,6 +147,14 @@ class EventLog(Protocol):
             CommitFailed: nothing is known about any of them; send the same ids again.
             BacklogFull: nothing was stored; try again later.
             LogClosed: nothing was stored; the process is ending.
+            InvalidRecord: one of them is refused, see `refusal`; nothing was stored.
+        """
+        ...
+
+    def refusal(self, record: Record) -> InvalidRecord | None:
+        """Return why a valid record is not taken all the same: a person in it was erased, and it is older than that.
+
+        It holds until something is awaited: leave out what is refused, and append the others at once.
         """
         ...
 
@@ -156,6 +167,10 @@ class EventLog(Protocol):
         on are handed out in turns (`walbatch.batching.Turns`), but never out of order in an ordered lane. A batch may
         be smaller than the policy allows. Cancel-safe: nothing is handed out then. One caller a lane at a time.
         """
+        ...
+
+    def release(self, batch: Batch) -> None:
+        """Give back a batch of which nothing was sent: it is handed out again, like anything that was given back."""
         ...
 
     async def intend(self, batch: Batch) -> None:

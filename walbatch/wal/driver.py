@@ -30,7 +30,11 @@ SQLITE_VERSION: str = sqlite3.sqlite_version
 FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 """Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
 
+AUTOCHECKPOINT_PAGES = 1000
+"""About 4 MB of log between checkpoints."""
+
 BUSY_TIMEOUT_MS = 5000
+"""How long to wait for a lock."""
 
 _PRAGMAS: dict[str, int | str] = {
     "busy_timeout": BUSY_TIMEOUT_MS,
@@ -45,7 +49,7 @@ _WRITER_PRAGMAS = _PRAGMAS | {
     "fullfsync": 1,  # macOS: down to the medium, not only to the drive; no effect elsewhere
     "checkpoint_fullfsync": 1,
     "secure_delete": 1,
-    "wal_autocheckpoint": 1000,  # pages: about 4 MB of log between checkpoints
+    "wal_autocheckpoint": AUTOCHECKPOINT_PAGES,
     "journal_size_limit": 64 * 1024 * 1024,
 }
 
@@ -104,6 +108,19 @@ def open_writer(path: Path) -> Connection:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect only in a new, empty database
     _set(connection, _WRITER_PRAGMAS)
     return connection
+
+
+def set_autocheckpoint(connection: Connection, pages: int) -> None:
+    """Checkpoint after so many pages of log; 0: not unless asked to."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+
+
+def checkpoint(connection: Connection, patience_ms: int = BUSY_TIMEOUT_MS) -> bool:
+    """Move everything out of the write-ahead log and empty that file; False if somebody who reads keeps it."""
+    connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
+    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return not busy
 
 
 def open_reader(path: Path) -> Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 DATABASE_FILE = "events.db"
@@ -30,6 +31,41 @@ def journal_file(database: Path) -> Path:
 def file_sizes(database: Path) -> tuple[int, int]:
     """Return the bytes of a database and of its write-ahead log; 0 for one that is not there."""
     return _size(database), _size(wal_file(database))
+
+
+def other_files(database: Path) -> list[Path]:
+    """Return what else in a data directory looks like a database, or a part of one: copies, backups, what was rescued.
+
+    Links are named, and not followed.
+    """
+    live = {database, wal_file(database), _index_file(database)}
+    found = (Path(folder, name) for folder, _, names in os.walk(database.parent) for name in names if ".db" in name)
+    return sorted(path for path in found if path not in live)
+
+
+def readers(database: Path) -> list[int]:
+    """Return which other processes are in the middle of reading a database, where the system tells (Linux).
+
+    While they are, SQLite's log cannot be emptied. Their locks are on five bytes of the index of that log
+    (https://sqlite.org/walformat.html#wal_locks).
+    """
+    try:
+        inode = str(_index_file(database).stat().st_ino)
+        rows = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return []
+    # 1: POSIX ADVISORY READ 4321 00:2d:1234 123 123; a lock that is waited for has an arrow behind its number.
+    held = (row for row in rows if len(row) == _LOCK_FIELDS and row[5].rpartition(":")[2] == inode)
+    found = {int(row[4]) for row in held if int(row[6]) in _READ_LOCKS}
+    return sorted(found - {os.getpid()})
+
+
+_LOCKS, _LOCK_FIELDS = Path("/proc/locks"), 8
+_READ_LOCKS = range(123, 128)
+
+
+def _index_file(database: Path) -> Path:
+    return database.with_name(f"{database.name}-shm")
 
 
 def _size(path: Path) -> int:

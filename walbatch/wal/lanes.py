@@ -11,8 +11,8 @@ something below was still in flight, is stored as ranges, and comes back as isla
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from walbatch.delivery import Outcome, Retry
@@ -70,7 +70,7 @@ class LaneState:
         """Begin after a watermark. `last` is the end of the log, `waiting` what the lane still owes of it."""
         self._next = Offset(settled_through + 1)
         self._spans: list[Span] = []
-        self._in_flight: dict[Offset, tuple[Span, int]] = {}
+        self._in_flight: dict[Offset, Sequence[Offset]] = {}
         self.behind = 0
         """Records that can be fetched from the spans."""
         self.live = waiting
@@ -83,7 +83,7 @@ class LaneState:
             if first > self._next:
                 self._spans.append(Span(self._next, Offset(first - 1)))
             self._next = max(self._next, Offset(end + 1))
-        if found:  # how many of the waiting are in which gap is not known, and does not matter
+        if self._spans:  # how many of the waiting are in which gap is not known, and does not matter
             self.fall_behind(last)
 
     @property
@@ -94,8 +94,7 @@ class LaneState:
     @property
     def position(self) -> Position:
         """Return how many records are in flight, and the offset up to which everything is settled."""
-        in_flight = sum(count for _, count in self._in_flight.values())
-        return Position(in_flight, self._lowest(self._in_flight) - 1)
+        return Position(sum(map(len, self._in_flight.values())), self._lowest(self._in_flight) - 1)
 
     def watermark_after(self, settled: Iterable[Offset], given_back: Iterable[Run]) -> int:
         """Return the watermark once the batches that begin at `settled` are settled, but for what was given back."""
@@ -136,11 +135,28 @@ class LaneState:
                 insort(self._spans, Span(Offset(offsets[-1] + 1), span.last))
             self.behind -= len(offsets)
         if offsets:
-            self._in_flight[offsets[0]] = (Span(offsets[0], offsets[-1]), len(offsets))
+            self._in_flight[offsets[0]] = offsets
 
     def holds(self, first: Offset) -> bool:
         """Say whether the batch that begins here is in flight."""
         return first in self._in_flight
+
+    @property
+    def in_flight(self) -> Iterable[Offset]:
+        """Return every record that is in flight."""
+        return chain.from_iterable(self._in_flight.values())
+
+    def release(self, first: Offset) -> None:
+        """Take back all of the batch that begins here."""
+        offsets = self._in_flight.pop(first)
+        insort(self._spans, Span(offsets[0], offsets[-1]))
+        self.behind += len(offsets)
+
+    def erased(self, waiting: Collection[Offset]) -> None:
+        """Count records of this lane no more that were deleted while they waited to be fetched."""
+        live = sum(offset >= self._next for offset in waiting)
+        self.live -= live
+        self.behind -= len(waiting) - live
 
     def settle(self, first: Offset, given_back: Sequence[Run]) -> None:
         """Forget the batch that begins here, and take back what of it was not settled."""

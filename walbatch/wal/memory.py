@@ -6,19 +6,22 @@ It is what the other engines are compared with, and good for tests of applicatio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
 from walbatch.delivery import Delivered, Rejected, Retry, Unknown
+from walbatch.errors import InvalidRecord
 from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
 from walbatch.routing import Router
 from walbatch.wal import ORDERED, Appended, Backlog, Batch, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
 from walbatch.wal.recent import RecentIds
+from walbatch.wal.tombstones import KEY_BYTES, Tombstones
 
-PENDING, IN_FLIGHT, SENT, DEAD, HELD, RESOLVED = range(6)
+PENDING, IN_FLIGHT, SENT, DEAD, HELD, RESOLVED, ERASED = range(7)
 
 
 class MemoryLog:
@@ -35,6 +38,7 @@ class MemoryLog:
         self._behind: dict[Lane, set[Offset]] = {lane: set() for lane in self._status}
         self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in self._status}
         self._waiting_since_s: dict[Offset, float] = {}
+        self._tombstones = Tombstones(secrets.token_bytes(KEY_BYTES))
         self._conditions = dict.fromkeys(destinations, Condition())
         self._changed = asyncio.Event()
 
@@ -47,9 +51,31 @@ class MemoryLog:
 
     async def append(self, records: Sequence[Record]) -> list[Appended]:
         """See `EventLog.append`."""
+        for record in records:
+            if (refusal := self.refusal(record)) is not None:
+                raise refusal
         appended = [self._append(record) for record in records]
         self._changed.set()
         return appended
+
+    def refusal(self, record: Record) -> InvalidRecord | None:
+        """See `EventLog.refusal`."""
+        return self._tombstones.refusal(record)
+
+    async def bury(self, people: Iterable[str]) -> int:
+        """See `SqliteLog.bury`."""
+        self._tombstones.add(people, self._clock.wall_ms())
+        return len(self._records)
+
+    async def erase(self, offsets: Sequence[Offset]) -> list[Offset]:
+        """Erase records as `SqliteLog.erase` does; return those that are left because they are in flight."""
+        left = [o for o in offsets if any(status.get(o) == IN_FLIGHT for status in self._status.values())]
+        gone = set(offsets) - set(left)
+        self._recent.forget(gone)
+        for lane, status in self._status.items():
+            status.update(dict.fromkeys(gone & status.keys(), ERASED))
+            self._behind[lane] -= gone
+        return left
 
     def _append(self, record: Record) -> Appended:
         known = self._recent.find(record)
@@ -115,6 +141,13 @@ class MemoryLog:
             self._behind[lane].discard(offset)
         return Batch(lane, entries)
 
+    def release(self, batch: Batch) -> None:
+        """See `EventLog.release`."""
+        for entry in batch.entries:
+            self._status[batch.lane][entry.offset] = PENDING
+            self._behind[batch.lane].add(entry.offset)
+        self._changed.set()
+
     async def intend(self, batch: Batch) -> None:
         """See `EventLog.intend`; nothing survives this log's end, so there is nothing to note."""
 
@@ -164,5 +197,6 @@ class MemoryLog:
             dead=states.count(DEAD) + states.count(HELD),
             held=states.count(HELD),
             resolved=states.count(RESOLVED),
+            erased=states.count(ERASED),
             oldest_pending_at_ms=self._records[owed[0] - 1].received_at_ms if owed else None,
         )

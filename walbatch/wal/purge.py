@@ -6,10 +6,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from walbatch.event import Kind, Offset
+from walbatch.event import Kind
 from walbatch.wal import Lane, store
 from walbatch.wal.driver import Connection
-from walbatch.wal.lanes import Span
 
 
 class Purged(NamedTuple):
@@ -44,7 +43,7 @@ def purge(connection: Connection, lanes: Iterable[Lane], before_ms: int, after: 
         ).fetchall()
         for name, bit in bits.items() if rows else ():
             lane = Lane(name, kind)
-            since = _started_after(connection, lane)
+            since = store.started_after(connection, lane)
             sizes = {seq: size for seq, size, routes in rows if seq > since and (routes is None or routes & (1 << bit))}
             if sizes:
                 _count_purged(connection, lane, sizes)
@@ -58,11 +57,6 @@ def _done_by(connection: Connection, lane: Lane, bit: int) -> str:
     return f"(seq <= {through} OR NOT {store.is_for(bit)})"
 
 
-def _started_after(connection: Connection, lane: Lane) -> int:
-    query = "SELECT started_after FROM cursors WHERE destination = ? AND kind = ?"
-    return int(connection.execute(query, (lane.destination, lane.kind.value)).fetchone()[0])
-
-
 def _count_purged(connection: Connection, lane: Lane, sizes: Mapping[int, int]) -> None:
     """Bring one lane's counts up to the deletion of its records, given as offsets with their sizes."""
     key = (lane.destination, lane.kind.value)
@@ -72,8 +66,7 @@ def _count_purged(connection: Connection, lane: Lane, sizes: Mapping[int, int]) 
         " AND resolution IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = dead_letters.seq)",
         (*key, min(sizes), last),
     ).rowcount
-    through = store.lane_counts(connection, lane).settled_through
-    settled = [Span(Offset(0), Offset(through)), *store.islands(connection, *lane, through)]
+    settled = store.settled_spans(connection, lane)
     never_sent = [
         size
         for seq, size in sizes.items()
@@ -85,5 +78,6 @@ def _count_purged(connection: Connection, lane: Lane, sizes: Mapping[int, int]) 
         (len(sizes) - resolved - len(never_sent), len(sizes) - resolved, sum(never_sent), *key),
     )
     connection.execute(
-        "DELETE FROM deliveries WHERE destination = ? AND kind = ? AND last_seq <= ?", (*key, min(last, through))
+        "DELETE FROM deliveries WHERE destination = ? AND kind = ? AND last_seq <= ?",
+        (*key, min(last, settled[0].last)),
     )

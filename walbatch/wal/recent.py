@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 from walbatch.event import EventId, Offset, Record
 
@@ -29,6 +30,11 @@ class RecentIds:
             return None
         time_ms, offset = known
         return None if record.time_given and record.time_ms != time_ms else offset
+
+    def forget(self, offsets: Collection[Offset]) -> None:
+        """Forget records that are stored no more."""
+        for key in [key for key, (_, offset) in self._known.items() if offset in offsets]:
+            del self._known[key]
 
     def remember(self, event_id: EventId, name: str, distinct_id: str, time_ms: int, offset: Offset) -> None:
         """Add a stored record, and forget the oldest beyond the window."""

@@ -23,7 +23,6 @@ class Reserve:
         self._directory = directory
         self._path = directory / RESERVE_FILE
         self._size = max(MIN_BYTES, min(MAX_BYTES, min_free_bytes))
-        self._min_free_bytes = min_free_bytes
 
     @property
     def held(self) -> bool:
@@ -35,11 +34,11 @@ class Reserve:
         self._path.unlink(missing_ok=True)
 
     def take(self) -> bool:
-        """Set the room aside, unless less would be left than is kept free; say whether it is held now."""
+        """Set the room aside if there is as much, and say whether it is held now."""
         if self.held:
             return True
         self.release()  # one of another size
-        if free_bytes(self._directory) < self._size + self._min_free_bytes:
+        if free_bytes(self._directory) < self._size:
             return False
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -1,4 +1,4 @@
-"""The log on disk: a SQLite database in WAL mode. The only module that imports aiosqlite.
+"""The log on disk: a SQLite database in WAL mode.
 
 Promise: what `append` and `settle` returned for is on the disk, through a kill or a power cut at any moment.
 
@@ -22,54 +22,67 @@ A COMMIT that raised is ambiguous: its rows may be there after a restart. It is 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
-import aiosqlite
 import structlog
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
-from walbatch.errors import (
-    CommitFailed,
-    DiskFull,
-    StorageFailed,
-    TooLong,
-    Unavailable,
-    WalbatchError,
-)
+from walbatch.errors import DiskFull, InvalidRecord, StorageFailed, Unavailable, WalbatchError
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, Lane, Settlement, driver, intents, recovery, store, upkeep
+from walbatch.wal import (
+    ORDERED,
+    Appended,
+    Backlog,
+    Batch,
+    Lane,
+    Settlement,
+    driver,
+    erasure,
+    intents,
+    recovery,
+    store,
+    upkeep,
+)
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
+from walbatch.wal.connections import Threaded
+from walbatch.wal.disk import Disk, ask, broken
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
-from walbatch.wal.guard import Guard
 from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
-from walbatch.wal.transaction import Answer, Chore, Discard, Intent, Planner, Purge, Transaction, Write
+from walbatch.wal.scrub import Scrubber
+from walbatch.wal.transaction import (
+    Answer,
+    Blank,
+    Bury,
+    Chore,
+    Discard,
+    Erase,
+    Erased,
+    Intent,
+    Planner,
+    Purge,
+    Transaction,
+    Write,
+)
 
 log = structlog.stdlib.get_logger("walbatch.log")
 
 T = TypeVar("T")
 
-MAX_FAILED_COMMITS = 3
-"""After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
-
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Of one transaction: 20,000 events of a usual size."""
-
-PROBE_S = 10.0
-"""After so long without a commit the disk is tried: an idle server must not call itself ready on a broken one."""
 
 _ROW_BYTES = 256
 """What a row takes besides its payload, in memory and on disk, roughly."""
@@ -109,9 +122,9 @@ class SqliteLog:
         self._last = 0
         self._waiting_since_s: dict[Lane, float] = {}
         self._changed = {lane: asyncio.Event() for lane in self._lanes}
-        self._failed_commits = 0
-        self._failure_text = ""
-        self._committed_s = clock.monotonic_s()
+        self._no_erasure = asyncio.Event()
+        self._no_erasure.set()
+        self._erasures = 0
         self._questions_under_way = 0
         self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight, max_weight=MAX_GROUP_BYTES)
         self._stack = AsyncExitStack()
@@ -129,16 +142,16 @@ class SqliteLog:
             self._admission.open()
             try:
                 await asyncio.to_thread(recovery.prepare, self.path)
-                self._writer = await stack.enter_async_context(_connect(lambda: driver.open_writer(self.path)))
-                await _run(self._writer, self._open)
-                self._reader = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
-                self._questions = await stack.enter_async_context(_connect(lambda: driver.open_reader(self.path)))
+                self._scrubber = stack.enter_context(Scrubber(self.path))
+                writer = await stack.enter_async_context(Threaded(lambda: driver.open_writer(self.path)))
+                await writer.run(self._open)
+                self._reader = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
+                self._questions = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
+                self._disk = Disk(self.path, writer, self.ownership, self._admission, self._clock)
             except driver.Error as error:
-                raise self._broken(error) from error
+                raise broken(self.path, error) from error
             except OSError as error:
                 raise StorageFailed(f"cannot open {self.path}: {error}") from error
-            self._guard = Guard(self.path)
-            self._admission.reserve.take()
             self._committing = asyncio.create_task(self._commits.run(), name="group commit")
             stack.push_async_callback(self._close)
             self._stack = stack.pop_all()
@@ -158,6 +171,7 @@ class SqliteLog:
             held = intents.recover(connection, lane, self._bits[lane.destination], self._clock.wall_ms())
             if held:
                 log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
+        self._tombstones = erasure.load_tombstones(connection)
         connection.execute("COMMIT")
         self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
@@ -171,7 +185,7 @@ class SqliteLog:
             watermark = state.position.watermark
             store.raise_watermark(connection, lane, watermark)
             self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1))
-        _checkpoint(connection)
+        driver.checkpoint(connection)
 
     async def _close(self) -> None:
         self._commits.close()
@@ -179,7 +193,7 @@ class SqliteLog:
             await asyncio.shield(self._committing)
         except WalbatchError:
             return  # `broken` has told; a log that failed is left as it is
-        await self._ask(self._writer, _checkpoint)
+        await self._ask(self._disk.writer, driver.checkpoint)
 
     async def broken(self) -> None:
         """Wait until the log can store no more, and raise why; return once it was closed.
@@ -193,13 +207,22 @@ class SqliteLog:
         """See `EventLog.append`."""
         if not records:
             return []
+        for record in records:
+            if (refusal := self.refusal(record)) is not None:
+                raise refusal
         self._admission.check(self._commits.waiting_weight)
         return cast(list[Appended], await self._commits.submit(records))
+
+    def refusal(self, record: Record) -> InvalidRecord | None:
+        """See `EventLog.refusal`."""
+        return self._tombstones.refusal(record)
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
         state, changed = self._states[lane], self._changed[lane]
         while True:
+            while not self._no_erasure.is_set():  # when it wakes up, the next one may have begun
+                await self._no_erasure.wait()
             changed.clear()
             due_s, live = self._next_due(lane, policy)
             if due_s != 0.0 and not wait:
@@ -207,10 +230,12 @@ class SqliteLog:
             if due_s != 0.0:
                 await self._clock.wait(changed, due_s)
                 continue
-            span = state.next_span(live=live)
+            span, erasures = state.next_span(live=live), self._erasures
             entries, next_received_at_ms = await self._ask(
                 self._reader, store.read_span, lane.kind, self._bits[lane.destination], span, policy
             )
+            if erasures != self._erasures:
+                continue  # what was read may be gone by now
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
             state.hand_out(span, [entry.offset for entry in entries], more=next_received_at_ms is not None)
             if span.last == END:  # else the records at the end of the log go on waiting as they did
@@ -218,6 +243,11 @@ class SqliteLog:
             if entries:
                 self._turns[lane].took(live=live)
                 return Batch(lane, entries)
+
+    def release(self, batch: Batch) -> None:
+        """See `EventLog.release`."""
+        self._states[batch.lane].release(batch.entries[0].offset)
+        self._changed[batch.lane].set()
 
     async def intend(self, batch: Batch) -> None:
         """See `EventLog.intend`."""
@@ -254,42 +284,57 @@ class SqliteLog:
             given += pages
         return given
 
-    def refusal(self) -> Unavailable | None:
+    def refusing(self) -> Unavailable | None:
         """Return why new records are refused at this moment, or would be; None if all is well."""
-        if self._failed_commits:
-            return CommitFailed(self._failure_text)
-        return self._admission.refusal()
+        return self._disk.refusing()
 
     async def tend(self) -> None:
         """Look after the files: to be called about every second. No append waits longer for it than for another group.
 
         It trims the write-ahead log, sets the reserve aside again when there is room, and tries the disk if the last
-        commit failed, or is long ago. What it finds is told by `refusal` and `broken`.
+        commit failed, or is long ago. What it finds is told by `refusing` and `broken`.
         """
-        admission = self._admission
         try:
-            roomy = admission.disk_full and admission.roomy()
-            if roomy or self._failed_commits or self._idle_s() >= PROBE_S or self._guard.replaced:
-                await self._commits.submit(Chore(store.touch))
-            admission.disk_full &= not roomy
-            admission.reserve.take()
-            admission.wal_bytes = await self._trim()
+            await self._disk.tend(lambda: self._commits.submit(Chore(store.touch)))
         except Unavailable as error:
             log.debug("log.tend_failed", error=str(error))
-        if admission.wal_alarming and self._questions_under_way:
+        if self._admission.wal_alarming and self._questions_under_way:
             await self._questions.interrupt()
 
-    def _idle_s(self) -> float:
-        return self._clock.monotonic_s() - self._committed_s
+    async def bury(self, people: Iterable[str]) -> int:
+        """Refuse from now on what these people did up to now; durable on return. Returns the end of the log.
 
-    async def _trim(self) -> int:
-        """Return the bytes of the write-ahead log that cannot be used again at this moment."""
-        if self.sizes()[1] < upkeep.TRIM_FROM_BYTES and not self._admission.disk_full:
-            return 0
-        try:
-            return await _run(self._writer, upkeep.trim)
-        except driver.Error as error:
-            raise self._failure(error) from error
+        What they did before and was taken is stored up to there.
+        """
+        # In memory first: what was let through until now was submitted before, and is stored before.
+        stones = self._tombstones.add(people, self._clock.wall_ms())
+        await self._commits.submit(Bury(stones))
+        return self._last
+
+    async def erase(self, offsets: Sequence[Offset]) -> Erased:
+        """Delete records in one transaction, whatever became of them, with their dead letters.
+
+        What is in flight is left, and named in the answer: try again once it is settled.
+        """
+        erased = cast(Erased, await self._commits.submit(Erase(offsets)))
+        for lane in self._states.keys() & erased.found.lanes.keys():
+            first = self._states[lane].next_span(live=True).first
+            oldest = await self._ask(
+                self._reader, store.oldest_received_at_ms, lane.kind, self._bits[lane.destination], first
+            )
+            self._start_wait(lane, oldest)
+        return erased
+
+    async def blank(self, quotes: Sequence[erasure.Quote]) -> None:
+        """Replace texts of destinations that name an erased person."""
+        await self._commits.submit(Blank(quotes))
+
+    async def scrub(self) -> bool:
+        """Leave nothing in the files but what is stored. Reads all of the database.
+
+        False if somebody who reads keeps SQLite's own log from being emptied; try again.
+        """
+        return await self._scrubber.scrub(self._disk)
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
@@ -343,18 +388,15 @@ class SqliteLog:
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
         transaction = Planner(self._recent, self._states, self._router).plan(writes)
+        if transaction.erasures:  # no fetch may hand out what is being deleted
+            self._erasures += 1
+            self._no_erasure.clear()
         try:
-            await _run(self._writer, self._store, transaction)
-        except driver.Error as error:
-            raise self._failure(error) from error
-        self._failed_commits = 0
-        self._committed_s = self._clock.monotonic_s()
+            await self._disk.transact(transaction.run, self._lanes, self._bits)
+        finally:
+            self._no_erasure.set()
         self._follow(transaction)
         return [answer() for answer in transaction.answers]
-
-    def _store(self, connection: driver.Connection, transaction: Transaction) -> None:
-        transaction.run(connection, self._lanes, self._bits)
-        self._guard.check(connection)
 
     def _follow(self, done: Transaction) -> None:
         """Bring memory up to what the disk has now."""
@@ -382,56 +424,19 @@ class SqliteLog:
             done_bytes = sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
             self._admission.owed_bytes[lane.destination] -= done_bytes
             self._changed[lane].set()
+        for erased in done.erased:
+            self._recent.forget(frozenset(erased.offsets))
+            for lane in self._states.keys() & erased.lanes.keys():
+                self._states[lane].erased(erased.lanes[lane].pending)
+                self._admission.owed_bytes[lane.destination] -= erased.lanes[lane].pending_bytes
+                self._changed[lane].set()
 
     def _owed_to(self, route: store.Route) -> frozenset[str]:
         return self._destinations if route is None else self._destinations & route
 
-    async def _ask(self, connection: aiosqlite.Connection, query: Callable[..., T], *args: Any) -> T:
-        """Run a function over a connection, outside of the transactions."""
-        try:
-            return await _run(connection, query, *args)
-        except driver.Error as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: sqlite3.Error) -> WalbatchError:
-        """Translate what anything but a transaction raised."""
-        if driver.is_interrupted(error):
-            return TooLong("this was ended, as it kept the log from being trimmed; ask for less at a time")
-        if driver.is_damage(error):
-            return recovery.damaged(self.path, error)
-        return StorageFailed(f"{self.path} cannot be used: {error}")
-
-    def _failure(self, error: sqlite3.Error) -> WalbatchError:
-        """Translate what a transaction raised."""
-        if driver.is_full(error):
-            return DiskFull("the disk is full; nothing was stored")
-        if driver.is_damage(error):
-            return recovery.damaged(self.path, error)
-        self._failed_commits += 1
-        self._failure_text = f"the last commit failed: {error}"
-        if self._failed_commits >= MAX_FAILED_COMMITS:
-            return StorageFailed(f"{self._failed_commits} commits in a row failed on {self.path}: {error}")
-        return CommitFailed(f"the commit failed ({error}), so it is not known whether this was stored; send it again")
+    async def _ask(self, connection: Threaded, query: Callable[..., T], *args: Any) -> T:
+        return await ask(self.path, connection, query, *args)
 
 
 def _weight(write: Write) -> int:
     return sum(len(record.payload) + _ROW_BYTES for record in write) if isinstance(write, Sequence) else _ROW_BYTES
-
-
-def _checkpoint(connection: driver.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def _connect(connector: Callable[[], driver.Connection]) -> aiosqlite.Connection:
-    return aiosqlite.Connection(connector, iter_chunk_size=64)
-
-
-def _run(connection: aiosqlite.Connection, function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
-    """Run `function(connection, *args)` in the connection's thread: one hop, whatever it does there.
-
-    aiosqlite has no public way to do that; each call of its own API would be a hop of about 75 microseconds. Its
-    version is pinned for this reason.
-    """
-    raw = connection._conn  # noqa: SLF001
-    hop: Coroutine[Any, Any, T] = connection._execute(function, raw, *args)  # type: ignore[no-untyped-call]  # noqa: SLF001
-    return hop

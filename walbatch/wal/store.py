@@ -1,6 +1,7 @@
 """The SQL statements of appending, fetching and settling, as plain functions over a connection.
 
-They neither begin nor commit; nor do those of `walbatch.wal.dead_letters` and `walbatch.wal.purge`.
+They neither begin nor commit; nor do those of `walbatch.wal.dead_letters`, `walbatch.wal.purge` and
+`walbatch.wal.erasure`.
 """
 
 from __future__ import annotations
@@ -139,8 +140,13 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
 
 
 def touch(connection: Connection) -> int:
-    """Write a page without changing anything, so that the COMMIT has to go to the disk."""
-    return connection.execute("UPDATE accepted SET count = count WHERE kind = 0").rowcount
+    """Write a page without changing anything in the end, so that the COMMIT has to go to the disk.
+
+    Two changes, because SQLite does not write a page that stays the same.
+    """
+    for change in (1, -1):
+        connection.execute("UPDATE accepted SET count = count + ? WHERE kind = 0", (change,))
+    return 1
 
 
 def raise_watermark(connection: Connection, lane: Lane, settled_through: int) -> None:
@@ -215,18 +221,19 @@ class LaneCounts(NamedTuple):
     dead: int
     held: int
     resolved: int
+    erased: int
 
     @property
     def pending(self) -> int:
         """Return what the destination is owed."""
-        return self.accepted - self.sent - self.purged - self.dead - self.resolved
+        return self.accepted - self.sent - self.purged - self.dead - self.resolved - self.erased
 
 
 def lane_counts(connection: Connection, lane: Lane) -> LaneCounts:
     """Return the counts of a lane of a destination that was added."""
     row = connection.execute(
-        "SELECT accepted, accepted_bytes - settled_bytes, settled_through, sent, purged, dead, held, resolved"
-        " FROM cursors WHERE destination = ? AND kind = ?",
+        "SELECT accepted, accepted_bytes - settled_bytes, settled_through, sent, purged, dead, held, resolved,"
+        " erased FROM cursors WHERE destination = ? AND kind = ?",
         (lane.destination, lane.kind.value),
     ).fetchone()
     return LaneCounts(*row)
@@ -254,6 +261,18 @@ def islands(connection: Connection, destination: str, kind: Kind, through: int) 
         (destination, kind.value, through),
     ).fetchall()
     return [Span(*row) for row in rows]
+
+
+def settled_spans(connection: Connection, lane: Lane) -> list[Span]:
+    """Return everything that is settled in a lane, lowest first; the first one begins at 0."""
+    through = lane_counts(connection, lane).settled_through
+    return [Span(Offset(0), Offset(through)), *islands(connection, *lane, through)]
+
+
+def started_after(connection: Connection, lane: Lane) -> int:
+    """Return the offset behind which a lane began: what is older is none of its business."""
+    query = "SELECT started_after FROM cursors WHERE destination = ? AND kind = ?"
+    return int(connection.execute(query, (lane.destination, lane.kind.value)).fetchone()[0])
 
 
 def condition_of(connection: Connection, destination: str) -> Condition:
@@ -303,6 +322,7 @@ def _lane_backlog(connection: Connection, lane: Lane, bit: int, counts: LaneCoun
         dead=counts.dead,
         held=counts.held,
         resolved=counts.resolved,
+        erased=counts.erased,
         oldest_pending_at_ms=oldest,
     )
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 from walbatch.event import Offset, Record
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, intents, store
+from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, erasure, intents, store
 from walbatch.wal.driver import Connection
+from walbatch.wal.erasure import Found, Quote
 from walbatch.wal.lanes import LaneState, Run, runs
 from walbatch.wal.purge import Purged, purge
 from walbatch.wal.recent import RecentIds
+from walbatch.wal.tombstones import Tombstone
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,42 @@ class Chore:
     run: Callable[[Connection], int]
 
 
-Write = Sequence[Record] | Settlement | Purge | Discard | Intent | Chore
-Answer = list[Appended] | Purged | int | None
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Remember that people were erased."""
+
+    stones: Sequence[Tombstone]
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete these records, but for those that are in flight."""
+
+    offsets: Sequence[Offset]
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """Replace texts of destinations."""
+
+    quotes: Sequence[Quote]
+
+
+class Erased(NamedTuple):
+    """What was deleted, and what was left because it is in flight."""
+
+    found: Found
+    in_flight: Sequence[Offset]
+
+
+Write = Sequence[Record] | Settlement | Purge | Discard | Intent | Chore | Bury | Erase | Blank
+Answer = list[Appended] | Purged | int | Erased | None
 """What a write is answered: where its records are, what was deleted, how many were closed, or nothing."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """Several writes as one. `offsets`, `purged` and `discarded` are known once it has run, each by position."""
+    """Several writes as one. What is found out while it runs, such as `offsets`, is known after it, by position."""
 
     records: list[Record] = field(default_factory=list)
     routes: list[store.Route] = field(default_factory=list)
@@ -65,10 +97,14 @@ class Transaction:
     discards: list[Discard] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
     chores: list[Chore] = field(default_factory=list)
+    burials: list[Bury] = field(default_factory=list)
+    erasures: list[Sequence[Offset]] = field(default_factory=list)
+    blanks: list[Blank] = field(default_factory=list)
     offsets: Sequence[Offset] = ()
     purged: list[Purged] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     discarded: list[int] = field(default_factory=list)
+    erased: list[Found] = field(default_factory=list)
     answers: list[Callable[[], Answer]] = field(default_factory=list)
     """What each write is answered, by position; to be called once it has run."""
 
@@ -86,6 +122,11 @@ class Transaction:
             self.purged = [purge(connection, lanes, one.before_ms, one.after, one.size) for one in self.purges]
             self.discarded = [_discard(connection, discard) for discard in self.discards]
             self.done = [chore.run(connection) for chore in self.chores]
+            for burial in self.burials:
+                erasure.bury(connection, burial.stones)
+            self.erased = [erasure.erase(connection, offsets) for offsets in self.erasures]
+            for one in self.blanks:
+                erasure.blank(connection, one.quotes)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -133,6 +174,14 @@ class Planner:
                 case Chore():
                     planned.answers.append(partial(self._done, len(planned.chores)))
                     planned.chores.append(write)
+                case Bury():
+                    planned.burials.append(write)
+                    planned.answers.append(lambda: None)
+                case Erase():
+                    planned.answers.append(self._erase(write))
+                case Blank():
+                    planned.blanks.append(write)
+                    planned.answers.append(lambda: None)
                 case _:
                     planned.answers.append(self._append(write))
         return planned
@@ -145,6 +194,13 @@ class Planner:
 
     def _discarded(self, position: int) -> int:
         return self._planned.discarded[position]
+
+    def _erase(self, write: Erase) -> Callable[[], Erased]:
+        in_flight = frozenset(chain.from_iterable(state.in_flight for state in self._states.values()))
+        position = len(self._planned.erasures)
+        self._planned.erasures.append([offset for offset in write.offsets if offset not in in_flight])
+        left = [offset for offset in write.offsets if offset in in_flight]
+        return lambda: Erased(self._planned.erased[position], left)
 
     def _append(self, records: Sequence[Record]) -> Callable[[], list[Appended]]:
         places = [self._place(record) for record in records]

@@ -6,7 +6,8 @@ With a reader all the time that moment never comes, and the log grows (https://s
 
 from __future__ import annotations
 
-from walbatch.wal.driver import BUSY_TIMEOUT_MS, Connection
+from walbatch.wal import driver
+from walbatch.wal.driver import Connection
 
 TRIM_FROM_BYTES = 16 * 1024 * 1024
 """Size of the write-ahead log from which something must be in the way: four times what SQLite trims by itself."""
@@ -24,12 +25,9 @@ def trim(connection: Connection) -> int:
     Returns the bytes of it that cannot be used again at this moment: 0 if there was no reader.
     """
     _, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    busy = 1
-    if frames == moved:
-        connection.execute("PRAGMA busy_timeout = 0")  # whoever reads at this moment is not waited for
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    return _pragma(connection, "page_size") * frames if busy else 0
+    if frames == moved and driver.checkpoint(connection, patience_ms=0):
+        return 0
+    return _pragma(connection, "page_size") * int(frames)
 
 
 def vacuum(connection: Connection) -> int:

@@ -1,0 +1,143 @@
+"""The connection that writes, and what is known of the disk under it: does it take what it is given, is there room?
+
+a commit raised           refused as `CommitFailed` until one succeeds, which is tried at every look
+three in a row            the disk is broken: `StorageFailed`
+the disk is full          new records are refused, what was delivered is noted with the room of the reserve
+the files are not ours    saved, then `StorageFailed` (see `walbatch.wal.guard`)
+the log cannot be trimmed our own long reads are ended, and at a limit new records are refused
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from walbatch.clock import Clock
+from walbatch.errors import CommitFailed, DiskFull, StorageFailed, TooLong, Unavailable, WalbatchError
+from walbatch.wal import driver, recovery, upkeep
+from walbatch.wal.admission import Admission
+from walbatch.wal.connections import Threaded
+from walbatch.wal.files import file_sizes
+from walbatch.wal.guard import Guard
+from walbatch.wal.ownership import Ownership
+
+log = structlog.stdlib.get_logger("walbatch.log")
+
+T = TypeVar("T")
+
+MAX_FAILED_COMMITS = 3
+"""After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
+
+PROBE_S = 10.0
+"""After so long without a commit the disk is tried: an idle server must not call itself ready on a broken one."""
+
+
+class Disk:
+    """What is known of the disk. Made once the database is open and has been written to."""
+
+    def __init__(self, path: Path, writer: Threaded, ownership: Ownership, admission: Admission, clock: Clock) -> None:
+        self.writer = writer
+        self.trimming = True
+        """Whether the write-ahead log may be trimmed at this moment."""
+        self._path = path
+        self._ownership = ownership
+        self._admission = admission
+        self._clock = clock
+        self._guard = Guard(path)
+        self._failed_commits = 0
+        self._failure = ""
+        self._committed_s = clock.monotonic_s()
+        # Without a reserve there is no room for what is delivered, should others fill the disk.
+        admission.disk_full = not admission.reserve.take()
+
+    def refusing(self) -> Unavailable | None:
+        """Return why new records are refused at this moment, or would be; None if all is well."""
+        return CommitFailed(self._failure) if self._failed_commits else self._admission.refusal()
+
+    async def transact(self, transaction: Callable[..., None], *args: Any) -> None:
+        """Run `transaction(connection, *args)`; on return it is durable, and in the files that are in their place.
+
+        Raises:
+            Unavailable: it is not, or that is not known. Later ones may succeed.
+            FatalError: nothing more can be stored.
+        """
+
+        def run(connection: driver.Connection) -> None:
+            transaction(connection, *args)
+            self._ownership.check_disk()
+            self._guard.check(connection)
+
+        try:
+            await self.writer.run(run)
+        except driver.Error as error:
+            raise self._judge(error) from error
+        except OSError as error:
+            raise self._failed(error) from error
+        self._failed_commits = 0
+        self._committed_s = self._clock.monotonic_s()
+
+    async def tend(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """Look after the files, and `probe` the disk with a commit if there is reason to.
+
+        Raises:
+            Unavailable: what `refusing` says.
+        """
+        admission = self._admission
+        roomy = admission.disk_full and admission.roomy()
+        idle_s = self._clock.monotonic_s() - self._committed_s
+        if roomy or self._failed_commits or idle_s >= PROBE_S or self._guard.replaced:
+            await probe()
+        if roomy:
+            admission.disk_full = False
+        admission.reserve.take()
+        if self.trimming:
+            admission.wal_bytes = await self._trim()
+
+    async def _trim(self) -> int:
+        """Return the bytes of the write-ahead log that cannot be used again at this moment."""
+        if file_sizes(self._path)[1] < upkeep.TRIM_FROM_BYTES and not self._admission.disk_full:
+            return 0
+        try:
+            return await self.writer.run(upkeep.trim)
+        except driver.Error as error:
+            raise self._judge(error) from error
+
+    def _judge(self, error: sqlite3.Error) -> WalbatchError:
+        """Translate what a transaction raised."""
+        if driver.is_full(error):
+            return DiskFull("the disk is full; nothing was stored")
+        if driver.is_damage(error):
+            return recovery.damaged(self._path, error)
+        return self._failed(error)
+
+    def _failed(self, error: Exception) -> WalbatchError:
+        self._failed_commits += 1
+        self._failure = f"the last commit failed: {error}"
+        if self._failed_commits >= MAX_FAILED_COMMITS:
+            return StorageFailed(f"{self._failed_commits} commits in a row failed on {self._path}: {error}")
+        return CommitFailed(f"the commit failed ({error}), so it is not known whether this was stored; send it again")
+
+
+async def ask(path: Path, connection: Threaded, query: Callable[..., T], *args: Any) -> T:
+    """Run a function over a connection, outside of the transactions.
+
+    Raises:
+        TooLong, FatalError: as their docstrings say.
+    """
+    try:
+        return await connection.run(query, *args)
+    except driver.Error as error:
+        raise broken(path, error) from error
+
+
+def broken(path: Path, error: sqlite3.Error) -> WalbatchError:
+    """Translate what anything but a transaction raised."""
+    if driver.is_interrupted(error):
+        return TooLong("this was ended, as it kept the log from being trimmed; ask for less at a time")
+    if driver.is_damage(error):
+        return recovery.damaged(path, error)
+    return StorageFailed(f"{path} cannot be used: {error}")
