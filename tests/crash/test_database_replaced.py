@@ -95,7 +95,7 @@ def test_files_that_are_taken_away_cost_nothing(
 
 
 def test_the_next_start_goes_on_with_the_copy(tmp_path: Path) -> None:
-    """Where the database is missing there is nothing to do, as the text says; what is left of the old one is no harm."""
+    """Where the database is missing there is nothing to do, as the text says; the rest of the old one does no harm."""
     with site(tmp_path, min_free_disk=0) as here:
         server = here.serve()
         load = Load(here, clients=1)
