@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = ("mkfs.ext4", "mkfs.xfs", "mount", "umount")
+TOOLS = ("mkfs.ext4", "mkfs.xfs", "mount", "umount", "mountpoint")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

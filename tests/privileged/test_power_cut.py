@@ -62,7 +62,7 @@ def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entr
     return load.settled()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_nothing_acknowledged_is_lost_by_power_cuts(
     tmp_path: Path, kind: Kind, rounds: Callable[[int, int], int], matrix: Callable[..., None]
