@@ -1,0 +1,92 @@
+"""A well-behaved client in a thread: a call at a time, at a steady pace, with a log of what was attempted and acked."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import grpc
+
+from walbatch.pb.analytics.v1 import service_pb2 as pb
+from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
+
+TIME_MS = 1_764_000_000_000
+"""The time of the first event; each later one is a millisecond later."""
+
+
+class SteadyClient:
+    """Sends batches until it is stopped. A call that failed is told in `failures`, and repeated with the same ids."""
+
+    def __init__(self, address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text: str = "") -> None:
+        self.log = log
+        self.acked = 0
+        self.latencies_s: list[float] = []
+        self.failures: list[str] = []
+        self._address = address
+        self._batch = batch
+        self._pause_s = pause_s
+        self._text = text
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"client {log.stem}")
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the call under way."""
+        self._ended.set()
+        self._thread.join()
+
+    def median_s(self) -> float:
+        """Return how long a call took, in the middle."""
+        return statistics.median(self.latencies_s)
+
+    def _run(self) -> None:
+        with (
+            grpc.insecure_channel(self._address, [("grpc.max_reconnect_backoff_ms", 100)]) as channel,
+            self.log.open("a") as log,
+        ):
+            stub = AnalyticsServiceStub(channel)
+            for number in count():
+                if self._ended.wait(self._pause_s):
+                    return
+                ids = [f"{self.log.stem}-{number}-{index}" for index in range(self._batch)]
+                log.writelines(f"attempt {event_id}\n" for event_id in ids)
+                if self._send(stub, ids, TIME_MS + number * self._batch):
+                    log.writelines(f"ack {event_id}\n" for event_id in ids)
+                    self.acked += len(ids)
+                log.flush()
+
+    def _send(self, stub: AnalyticsServiceStub, ids: list[str], time_ms: int) -> bool:
+        records = [pb.Record(event=pb.Event(event_id=i, name="Steady", distinct_id="u")) for i in ids]
+        for index, record in enumerate(records):
+            record.event.event_time.FromMilliseconds(time_ms + index)
+            record.event.properties_json = f'{{"text":"{self._text}"}}' if self._text else ""
+        while True:
+            began_s = time.monotonic()
+            try:
+                reply = stub.Ingest(pb.IngestRequest(records=records), timeout=10)
+            except grpc.RpcError as error:
+                self.failures.append(f"{error.code().name}: {error.details()}")
+                if self._ended.wait(self._pause_s):
+                    return False
+                continue
+            self.latencies_s.append(time.monotonic() - began_s)
+            return reply.accepted_count + reply.duplicate_count == len(ids)
+
+
+@contextmanager
+def steady(address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text: str = "") -> Iterator[SteadyClient]:
+    """A client that sends as long as the block runs."""
+    client = SteadyClient(address, log, batch=batch, pause_s=pause_s, text=text)
+    client.start()
+    try:
+        yield client
+    finally:
+        client.stop()
