@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from bad_destination import MODES, NO_PLACE, BadDestination, Destinations, destinations
+from bad_destination import MODES, NO_PLACE, SMALL_BODY, BadDestination, Destinations, destinations
 from programs import WALBATCH, Program, Site, eventually, site
 from steady_client import SteadyClient, steady
 from total_queue import Verdict, judge
@@ -148,11 +147,11 @@ def test_a_refusal_before_the_request_was_read(tmp_path: Path) -> None:
     with site(tmp_path, **SETTINGS | {"retry_attempts": 60}) as here, destinations() as there:
         made = open_all(there, tmp_path, ["413 early"])
         serve(here, made)
-        text = "".join(random.Random(1).choices("0123456789abcdef", k=30_000))
-        with steady(f"127.0.0.1:{here.grpc_port}", tmp_path / "client.log", batch=30, text=text) as client:
+        with steady(f"127.0.0.1:{here.grpc_port}", tmp_path / "client.log", batch=50, text_bytes=6_000) as client:
             eventually(lambda: client.acked > 300, "there is a load")
         numbers_at_last = drained(here, timeout_s=20)
         assert numbers_at_last["dead"] == 0
+        assert made["413 early"].largest > 2 * SMALL_BODY
         verdict = judged(made["413 early"], client)
         assert verdict.acked
         assert not verdict.lost

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from programs import free_port
 
 LIMIT_S = 30.0
-SMALL_BODY = 20_000
+SMALL_BODY = 50_000
 """What `413 early` still takes."""
 
 T = TypeVar("T")
@@ -127,6 +127,9 @@ MODES: dict[str, Behaviour] = {
 NO_PLACE = "no place"
 """Connections wait in a queue that is full: the handshake of TCP is never answered."""
 
+LISTENS = "listens"
+"""Everything is read, and nothing answered."""
+
 
 class BadDestination:
     """One address. What it took is in `out`, a JSON line a record."""
@@ -135,6 +138,8 @@ class BadDestination:
         self.out = out
         self.port = free_port()
         self.mode = "good"
+        self.largest = 0
+        """Bytes of the largest request's body since the mode was set."""
         self.arrivals: list[float] = []
         """When each request began since the mode was set, in monotonic seconds."""
         self.received = bytearray()
@@ -147,6 +152,7 @@ class BadDestination:
         """Break every connection, and listen again in another mode. Run it in the thread, by `Destinations.run`."""
         await self.close()
         self.mode = mode
+        self.largest = 0
         self.arrivals.clear()
         self.received.clear()
         if mode == NO_PLACE:
@@ -181,12 +187,15 @@ class BadDestination:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
+            while self.mode == LISTENS and (data := await reader.read(65_536)):
+                self.received += data
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.received += head
                 self.arrivals.append(time.monotonic())
                 lines = head.decode("latin-1").split("\r\n")
                 length = next(line for line in lines if line.lower().startswith("content-length:"))
+                self.largest = max(self.largest, int(length.partition(":")[2]))
                 path = lines[0].split(" ")[1].partition("?")[0]
                 await self._answer(Request(path, int(length.partition(":")[2]), reader, writer))
         writer.close()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import grpc
 
@@ -22,7 +23,7 @@ TIME_MS = 1_764_000_000_000
 class SteadyClient:
     """Sends batches until it is stopped. A call that failed is told in `failures`, and repeated with the same ids."""
 
-    def __init__(self, address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text: str = "") -> None:
+    def __init__(self, address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text_bytes: int = 0) -> None:
         self.log = log
         self.acked = 0
         self.latencies_s: list[float] = []
@@ -30,7 +31,8 @@ class SteadyClient:
         self._address = address
         self._batch = batch
         self._pause_s = pause_s
-        self._text = text
+        self._text_bytes = text_bytes
+        self._random = Random(log.stem)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"client {log.stem}")
 
@@ -67,7 +69,8 @@ class SteadyClient:
         records = [pb.Record(event=pb.Event(event_id=i, name="Steady", distinct_id="u")) for i in ids]
         for index, record in enumerate(records):
             record.event.event_time.FromMilliseconds(time_ms + index)
-            record.event.properties_json = f'{{"text":"{self._text}"}}' if self._text else ""
+            text = self._random.randbytes(self._text_bytes // 2).hex()  # nothing that could be compressed away
+            record.event.properties_json = f'{{"text":"{text}"}}'
         while True:
             began_s = time.monotonic()
             try:
@@ -82,9 +85,9 @@ class SteadyClient:
 
 
 @contextmanager
-def steady(address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text: str = "") -> Iterator[SteadyClient]:
+def steady(address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text_bytes: int = 0) -> Iterator[SteadyClient]:
     """A client that sends as long as the block runs."""
-    client = SteadyClient(address, log, batch=batch, pause_s=pause_s, text=text)
+    client = SteadyClient(address, log, batch=batch, pause_s=pause_s, text_bytes=text_bytes)
     client.start()
     try:
         yield client
