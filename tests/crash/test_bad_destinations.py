@@ -59,8 +59,7 @@ def open_all(there: Destinations, path: Path, modes: Sequence[str]) -> dict[str,
 
 def judged(destination: BadDestination, client: SteadyClient) -> Verdict:
     """Account for what one destination took."""
-    lines = destination.out.read_text().splitlines() if destination.out.exists() else []
-    return judge([client.log.read_text()], lines)
+    return judge([client.log.read_text()], destination.lines())
 
 
 def hurried(destination: BadDestination, since_s: float) -> list[float]:

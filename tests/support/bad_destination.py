@@ -138,6 +138,8 @@ class BadDestination:
         self.out = out
         self.port = free_port()
         self.mode = "good"
+        self.latency_s = 0.0
+        """Between taking a request and the answer."""
         self.largest = 0
         """Bytes of the largest request's body since the mode was set."""
         self.arrivals: list[float] = []
@@ -147,6 +149,10 @@ class BadDestination:
         self._server: asyncio.Server | None = None
         self._queue: list[socket.socket] = []
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    def lines(self) -> list[str]:
+        """Return the lines of what it took, in order."""
+        return self.out.read_text().splitlines() if self.out.exists() else []
 
     async def switch(self, mode: str, tls: ssl.SSLContext | None = None) -> None:
         """Break every connection, and listen again in another mode. Run it in the thread, by `Destinations.run`."""
@@ -174,11 +180,12 @@ class BadDestination:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for task, writer in list(self._open.items()):
-            writer.transport.abort()
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-        self._open.clear()
+        for _ in range(3):  # whoever was just accepted is told of it in the next round of the loop
+            for task, writer in list(self._open.items()):
+                writer.transport.abort()
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+            await asyncio.sleep(0)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._converse(reader, writer))
@@ -215,6 +222,7 @@ class BadDestination:
         records = json.loads(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
         with self.out.open("a") as out:
             out.writelines(json.dumps({"endpoint": request.path, "record": record}) + "\n" for record in records)
+        await asyncio.sleep(self.latency_s)
         counts = {"num_records_imported": len(records)} if request.path == "/import" else {}
         answer = json.dumps({"code": 200, "status": "OK", **counts})
         request.writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode())

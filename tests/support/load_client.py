@@ -1,22 +1,34 @@
-"""A client under load: sends events for as long as it lives, and logs what it attempted and what was acknowledged.
+"""A client under load: sends records for as long as it lives, and logs what it attempted and what was acknowledged.
 
-Usage: load_client.py ADDRESS LOG NAME. A call whose outcome is unknown is repeated with the same id; every tenth call
-is given up after one try instead, so that some outcomes stay unknown. Half of the calls are events, half batches.
+Usage: load_client.py ADDRESS LOG NAME. In turn it sends an event, a batch of events, updates of its own profiles, and a
+stream of events. A call whose outcome is unknown is repeated with the same ids; every seventh is given up after one try
+instead, so that some outcomes stay unknown. Each profile's updates set a version that rises, one call after the other,
+so that the order of the acknowledgements is the order in which they must arrive.
+
+An acknowledgement counts once it is on disk. After a fault of the file system that holds the log there is none to ask:
+keep the log on another one than the database.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import grpc
+from total_queue import update_id
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
 BATCH = 20
+PROFILES = 3
+CALL_LIMIT_S = 5.0
+GIVE_UP_EVERY = 7
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -24,33 +36,89 @@ _CHANNEL_OPTIONS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Records that are sent in so many requests, and their ids."""
+
+    ids: list[str]
+    records: list[pb.Record]
+    stream: bool = False
+
+    def send(self, stub: AnalyticsServiceStub) -> None:
+        """Return once all of it is acknowledged; `grpc.RpcError` if that is not known."""
+        if self.stream:
+            self._send_stream(stub)
+        elif len(self.records) == 1:
+            stub.TrackEvent(pb.TrackEventRequest(event=self.records[0].event), timeout=CALL_LIMIT_S)
+        else:
+            reply = stub.Ingest(pb.IngestRequest(records=self.records), timeout=CALL_LIMIT_S)
+            assert reply.accepted_count + reply.duplicate_count == len(self.records), reply
+
+    def _send_stream(self, stub: AnalyticsServiceStub) -> None:
+        half = len(self.records) // 2
+        parts = (self.records[:half], self.records[half:])
+        requests = [pb.IngestStreamRequest(sequence=n, records=part) for n, part in enumerate(parts, 1)]
+        replies = list(stub.IngestStream(iter(requests), timeout=CALL_LIMIT_S))
+        assert replies[-1].acked_sequence == len(parts), replies
+        assert not any(reply.rejections for reply in replies), replies
+
+
 def main(address: str, log_path: Path, name: str) -> None:
     """Send until killed."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with grpc.insecure_channel(address, _CHANNEL_OPTIONS) as channel:
         stub = AnalyticsServiceStub(channel)
-        for number in count():
-            size = BATCH if number % 2 else 1
-            ids = [f"{name}-{number}-{index}" for index in range(size)]
-            os.write(log, "".join(f"attempt {event_id}\n" for event_id in ids).encode())
-            if _send(stub, ids, tries=10_000 if number % 10 else 1):
-                os.write(log, "".join(f"ack {event_id}\n" for event_id in ids).encode())
+        for number, call in enumerate(_calls(name), 1):
+            os.write(log, "".join(f"attempt {record_id}\n" for record_id in call.ids).encode())
+            if _sent(stub, call, tries=10_000 if number % GIVE_UP_EVERY else 1):
+                os.write(log, "".join(f"ack {record_id}\n" for record_id in call.ids).encode())
+                os.fsync(log)
 
 
-def _send(stub: AnalyticsServiceStub, ids: list[str], tries: int) -> bool:
-    """Say whether the events were acknowledged."""
-    events = [pb.Event(event_id=i, name="Load", distinct_id="u", properties_json='{"text": "Ærøskøbing"}') for i in ids]
+def _sent(stub: AnalyticsServiceStub, call: Call, tries: int) -> bool:
+    """Say whether the records were acknowledged."""
     for _ in range(tries):
         try:
-            if len(events) == 1:
-                stub.TrackEvent(pb.TrackEventRequest(event=events[0]), timeout=5)
-            else:
-                reply = stub.Ingest(pb.IngestRequest(records=[pb.Record(event=e) for e in events]), timeout=5)
-                assert reply.accepted_count + reply.duplicate_count == len(events)
+            call.send(stub)
         except grpc.RpcError:
             continue
         return True
     return False
+
+
+def _calls(name: str) -> Iterator[Call]:
+    for number in count():
+        match number % 4:
+            case 0:
+                yield _events([f"{name}-{number}-0"])
+            case 1:
+                yield _events([f"{name}-{number}-{index}" for index in range(BATCH)])
+            case 2:
+                yield _updates([f"{name}-p{index}" for index in range(PROFILES)], number)
+            case _:
+                yield _events([f"{name}-{number}-{index}" for index in range(BATCH)], stream=True)
+
+
+def _events(ids: list[str], *, stream: bool = False) -> Call:
+    text = '{"text": "Ærøskøbing"}'
+    events = [pb.Event(event_id=one, name="Load", distinct_id="u", properties_json=text) for one in ids]
+    return Call(ids, [pb.Record(event=event) for event in events], stream)
+
+
+def _updates(distinct_ids: list[str], version: int) -> Call:
+    """Set two versions of each profile, one after the other in the same request."""
+    pairs = [(distinct_id, one) for one in (version, version + 1) for distinct_id in distinct_ids]
+    records = [
+        pb.Record(
+            profile_update=pb.ProfileUpdate(
+                update_id=update_id(distinct_id, one),
+                distinct_id=distinct_id,
+                set=pb.Properties(json=json.dumps({"version": one})),
+            )
+        )
+        for distinct_id, one in pairs
+    ]
+    return Call([update_id(*pair) for pair in pairs], records)
 
 
 if __name__ == "__main__":
