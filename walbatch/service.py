@@ -59,7 +59,9 @@ GRPC_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
     ("grpc.max_metadata_size", 8192),
     ("grpc.absolute_max_metadata_size", 16384),
-    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.max_concurrent_streams", 100),  # of one connection: each may hold a request of 4 MiB; more calls wait
+    ("grpc.server_handshake_timeout_ms", 5_000),  # by default who connects and says nothing stays for two minutes
+    ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client connects again by itself
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),

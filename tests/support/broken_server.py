@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import entry_points
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
-from walbatch import clock
+from walbatch import clock, ingest, rich_errors, service
 from walbatch.delivery import DELIVERED, RETRY, Answer, Hold, Pause, Settled
 from walbatch.sinks import http
 from walbatch.errors import Unavailable
 from walbatch.event import Offset, Record
-from walbatch.wal import Appended, Settlement
+from walbatch.wal import Appended, Settlement, group_commit
 from walbatch.wal.sqlite import SqliteLog
 
 
@@ -72,6 +73,40 @@ def answer_long_before_the_commit() -> None:
     SqliteLog.append = answer  # type: ignore[method-assign]
 
 
+def limit_nothing() -> None:
+    """Take messages of any size, and as many as are sent."""
+    limits = {"grpc.max_receive_message_length": -1}
+    service.GRPC_OPTIONS[:] = [(name, limits.get(name, value)) for name, value in service.GRPC_OPTIONS]
+    ingest.MAX_REQUEST_BYTES = ingest.READ_AHEAD_BYTES = 2**40
+
+
+def forget_to_refuse() -> None:
+    """Let errors of a record escape."""
+    rich_errors.abort = _raise  # type: ignore[assignment]
+
+
+async def _raise(_: object, error: Exception) -> None:
+    raise error
+
+
+def let_a_cancelled_call_break_the_commit() -> None:
+    """Take it for granted that whoever waits for a commit still waits when it is done."""
+    group_commit.asyncio = SimpleNamespace(**vars(asyncio))  # type: ignore[attr-defined]
+    make_loop = asyncio.get_running_loop
+
+    def brittle_loop() -> object:
+        return SimpleNamespace(create_future=lambda: _Brittle(loop=make_loop()))
+
+    group_commit.asyncio.get_running_loop = brittle_loop  # type: ignore[attr-defined]
+
+
+class _Brittle(asyncio.Future[Any]):
+    """A future that never says that it is done, so that a result for a caller that has gone is an error."""
+
+    def done(self) -> bool:
+        return False
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
@@ -80,6 +115,9 @@ FAULTS: dict[str, Callable[[], None]] = {
         wait_by_the_wall_clock,
         forget_what_was_delivered,
         answer_long_before_the_commit,
+        limit_nothing,
+        forget_to_refuse,
+        let_a_cancelled_call_break_the_commit,
     )
 }
 
