@@ -203,7 +203,7 @@ def test_streams_that_carry_more_than_memory_should_hold(tmp_path: Path) -> None
         server = here.serve()
         address, log = f"127.0.0.1:{here.grpc_port}", tmp_path / "stray.log"
         with steady(address, tmp_path / "client.log") as client:
-            assert grown(server, lambda: never_read(address, log, 200, large=True)) < MOST_STREAM_MEMORY
+            assert grown(server, lambda: never_read(address, log, 100, large=True)) < MOST_STREAM_MEMORY
             acked = client.acked
             eventually(lambda: client.acked > acked, "the other one is served")
         assert not settled_account(here, [client.log, log]).complaints(most_repeats=0)

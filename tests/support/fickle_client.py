@@ -13,12 +13,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import grpc
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
-from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceAsyncStub, AnalyticsServiceStub
+from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
+
+if TYPE_CHECKING:  # there is one class for both kinds of channels, with two names in its stub file
+    from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceAsyncStub
 
 CALLERS = 16
 MOST_S = 0.02
