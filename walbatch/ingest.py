@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from walbatch import rich_errors, wire
 from walbatch.clock import Clock
+from walbatch.decoding import NOT_A_MESSAGE
 from walbatch.errors import InvalidRecord, LogClosed, Unavailable
 from walbatch.event import Record
 from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -211,7 +212,7 @@ async def _read(
     except (grpc.aio.UsageError, grpc.RpcError):
         pass  # nobody is there any more
     except DecodeError:
-        wrong = InvalidRecord("request", "NOT_A_MESSAGE", "is not a message of this call; is the proto the same one?")
+        wrong = NOT_A_MESSAGE
     await inbox.put(None)
     return wrong
 

@@ -31,6 +31,7 @@ from grpc_reflection.v1alpha import reflection
 
 from walbatch import admin, http_server
 from walbatch.clock import SystemClock
+from walbatch.decoding import Decoding
 from walbatch.destinations import Destination, configured
 from walbatch.errors import ConfigurationError
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
@@ -233,7 +234,7 @@ class Servers:
 async def _servers(
     settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock
 ) -> AsyncIterator[Servers]:
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(interceptors=[Decoding()], options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
     servers = Servers(server, status)
     add_AnalyticsServiceServicer_to_server(ingest, server)

@@ -19,10 +19,9 @@ from walbatch.pb.analytics.v1 import service_pb2 as pb
 pytestmark = pytest.mark.crash
 
 BROKEN = (sys.executable, str(Path(__file__).parent.parent / "support" / "broken_server.py"))
-UNARY = {"TrackEvent": pb.TrackEventRequest, "IdentifyUser": pb.IdentifyUserRequest, "Ingest": pb.IngestRequest}
+UNARY = ("TrackEvent", "IdentifyUser", "Ingest")
 DOCUMENTED = {"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
-"""See docs/grpc.md. Bytes that are no message at all are gRPC's own business: it answers UNKNOWN before any code of
-ours runs."""
+"""See docs/grpc.md."""
 MOST_MEMORY = 48 * MIB
 
 texts = st.text(max_size=30) | st.sampled_from(["", "{}", '{"a":1}', '{"a":NaN}', "[]", "null", "undefined", "\ud7ff"])
@@ -60,15 +59,6 @@ def messages(draw: st.DrawFn) -> bytes:
     return bytes(message)
 
 
-def is_message(call: str, message: bytes) -> bool:
-    """Say whether a message of this call can be read from these bytes."""
-    try:
-        UNARY.get(call, pb.IngestStreamRequest).FromString(message)
-    except Exception:  # noqa: BLE001  whatever the parser raises, gRPC takes for the same
-        return False
-    return True
-
-
 def code_of(channel: grpc.Channel, call: str, message: bytes) -> str:
     """Send bytes, and return the name of the code."""
     path = f"/analytics.v1.AnalyticsService/{call}"
@@ -92,7 +82,7 @@ def undocumented(address: str, examples: int) -> Counter[str]:
         @given(call=st.sampled_from([*UNARY, "IngestStream"]), message=messages())
         def send(call: str, message: bytes) -> None:
             code = code_of(channel, call, message)
-            if code not in DOCUMENTED and (code != "UNKNOWN" or is_message(call, message)):
+            if code not in DOCUMENTED:
                 found[f"{call}: {code}"] += 1
 
         send()
@@ -114,11 +104,11 @@ def test_arbitrary_bytes(tmp_path: Path, matrix: Callable[..., None], rounds: Ca
         assert not undocumented(f"127.0.0.1:{here.grpc_port}", examples)
         assert memory(server, "VmHWM") - before < MOST_MEMORY
         assert numbers(here)["accepted"]
-        print(server.output()[-3000:])
         assert up(server), server.output()
         assert server.stop() == 0
-    with site(tmp_path / "control", mixpanel_url="http://127.0.0.1:9") as here:
-        here.path.mkdir()
+    control = tmp_path / "control"
+    control.mkdir()
+    with site(control, mixpanel_url="http://127.0.0.1:9") as here:
         here.serve(entry=(*BROKEN, "forget_to_refuse"))
         escaped = undocumented(f"127.0.0.1:{here.grpc_port}", 100)
         assert escaped

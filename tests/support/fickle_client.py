@@ -41,7 +41,8 @@ class Fickle:
         """Call again and again."""
         while time.monotonic() < until_s:
             call = self._random.choice((self._cancelled, self._in_no_time, self._stream))
-            with suppress(grpc.RpcError, asyncio.CancelledError):
+            # The last one is how a write learns that its call was cancelled.
+            with suppress(grpc.RpcError, asyncio.CancelledError, asyncio.InvalidStateError):
                 await call()
 
     def _records(self, count: int) -> tuple[list[str], list[pb.Record]]:

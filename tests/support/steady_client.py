@@ -27,7 +27,16 @@ TIME_MS = 1_764_000_000_000
 class SteadyClient:
     """Sends batches until it is stopped. A call that failed is told in `failures`, and repeated with the same ids."""
 
-    def __init__(self, address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text_bytes: int = 0, updates: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        log: Path,
+        *,
+        batch: int = 10,
+        pause_s: float = 0.02,
+        text_bytes: int = 0,
+        updates: bool = False,
+    ) -> None:
         self.log = log
         self.acked = 0
         self.latencies_s: list[float] = []
@@ -102,7 +111,9 @@ class SteadyClient:
 
 
 @contextmanager
-def steady(address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text_bytes: int = 0, updates: bool = False) -> Iterator[SteadyClient]:
+def steady(
+    address: str, log: Path, *, batch: int = 10, pause_s: float = 0.02, text_bytes: int = 0, updates: bool = False
+) -> Iterator[SteadyClient]:
     """A client that sends as long as the block runs."""
     client = SteadyClient(address, log, batch=batch, pause_s=pause_s, text_bytes=text_bytes, updates=updates)
     client.start()
