@@ -27,9 +27,9 @@ class Decoding(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return what handles a call."""
         method = handler_call_details.method
         if method not in self._handlers:
@@ -41,7 +41,8 @@ class Decoding(grpc.aio.ServerInterceptor):
 
 
 def _checked(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    read, answer = handler.request_deserializer, handler.unary_unary
+    read: Callable[[bytes], Any] = handler.request_deserializer or bytes
+    answer: Any = handler.unary_unary
 
     def decode(data: bytes) -> Any:
         try:
@@ -49,7 +50,7 @@ def _checked(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[
         except DecodeError:
             return NOT_A_MESSAGE
 
-    async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def checked(request: Any, context: Any) -> Any:
         if request is NOT_A_MESSAGE:
             await rich_errors.abort(context, NOT_A_MESSAGE)
         return await answer(request, context)

@@ -126,8 +126,8 @@ class IngestService(AnalyticsServiceServicer):
             await asyncio.wait((first, draining), return_when=asyncio.FIRST_COMPLETED)
         finally:
             draining.cancel()
+            first.cancel()  # which does nothing if it is done
         if not first.done():
-            first.cancel()
             return []
         requests = [first.result()]
         while requests[-1] is not None and not inbox.empty():

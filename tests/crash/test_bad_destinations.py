@@ -34,7 +34,7 @@ SHORTEST_WAIT_S = 0.3
 SETTLED_S = 1.2
 """After so long every ramp has ended."""
 MOST_MEMORY = 40 * MIB
-"""More than 20 connections and their TLS-less clients need; an answer of 13 MB that is kept whole takes twice its size."""
+"""More than 20 connections and their clients; an answer of 13 MB that is kept whole takes twice its size."""
 
 
 def serve(here: Site, made: dict[str, BadDestination], entry: Sequence[str] = (WALBATCH, "serve")) -> Program:

@@ -64,9 +64,11 @@ def code_of(channel: grpc.Channel, call: str, message: bytes) -> str:
     path = f"/analytics.v1.AnalyticsService/{call}"
     try:
         if call in UNARY:
-            channel.unary_unary(path)(message, timeout=10)
+            one: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+            one(message, timeout=10)
         else:
-            list(channel.stream_stream(path)(iter([message, message]), timeout=10))
+            several: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
+            list(several(iter([message, message]), timeout=10))
     except grpc.RpcError as error:
         return str(error.code().name)
     return "OK"

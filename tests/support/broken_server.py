@@ -16,9 +16,9 @@ from typing import Any
 
 from walbatch import clock, ingest, rich_errors, service
 from walbatch.delivery import DELIVERED, RETRY, Answer, Hold, Pause, Settled
-from walbatch.sinks import http
 from walbatch.errors import Unavailable
 from walbatch.event import Offset, Record
+from walbatch.sinks import http
 from walbatch.wal import Appended, Settlement, group_commit
 from walbatch.wal.sqlite import SqliteLog
 
@@ -31,17 +31,17 @@ def believe_any_answer() -> None:
         answer = await send(sink, kind, payloads)
         return Settled([DELIVERED] * len(payloads)) if isinstance(answer, Hold | Pause) else answer
 
-    http.HttpSink.send = believe  # type: ignore[method-assign]
+    http.HttpSink.send = believe  # type: ignore[method-assign, assignment]
 
 
 def check_no_certificate() -> None:
     """Talk TLS to anybody."""
-    http._tls = ssl._create_unverified_context  # type: ignore[attr-defined]  # noqa: S323
+    http._tls = ssl._create_unverified_context
 
 
 def wait_by_the_wall_clock() -> None:
     """Measure intervals with a clock that jumps."""
-    clock.SystemClock.monotonic_s = lambda _: time.time()  # type: ignore[method-assign]
+    clock.SystemClock.monotonic_s = lambda _: time.time()  # type: ignore[method-assign, assignment]
 
 
 def forget_what_was_delivered() -> None:
@@ -50,10 +50,10 @@ def forget_what_was_delivered() -> None:
     turns = count()
 
     async def forget(log: SqliteLog, settlement: Settlement) -> None:
-        forgotten = {"outcomes": [RETRY] * len(settlement.outcomes)} if next(turns) % 3 else {}
-        await settle(log, replace(settlement, **forgotten))
+        outcomes = [RETRY] * len(settlement.outcomes) if next(turns) % 3 else settlement.outcomes
+        await settle(log, replace(settlement, outcomes=outcomes))
 
-    SqliteLog.settle = forget  # type: ignore[method-assign]
+    SqliteLog.settle = forget  # type: ignore[method-assign, assignment]
 
 
 def answer_long_before_the_commit() -> None:
@@ -70,7 +70,7 @@ def answer_long_before_the_commit() -> None:
         unfinished.add(asyncio.create_task(later(log, records)))
         return [Appended(Offset(0), duplicate=False) for _ in records]
 
-    SqliteLog.append = answer  # type: ignore[method-assign]
+    SqliteLog.append = answer  # type: ignore[method-assign, assignment]
 
 
 def limit_nothing() -> None:
@@ -91,13 +91,12 @@ async def _raise(_: object, error: Exception) -> None:
 
 def let_a_cancelled_call_break_the_commit() -> None:
     """Take it for granted that whoever waits for a commit still waits when it is done."""
-    group_commit.asyncio = SimpleNamespace(**vars(asyncio))  # type: ignore[attr-defined]
-    make_loop = asyncio.get_running_loop
 
     def brittle_loop() -> object:
-        return SimpleNamespace(create_future=lambda: _Brittle(loop=make_loop()))
+        return SimpleNamespace(create_future=_Brittle)
 
-    group_commit.asyncio.get_running_loop = brittle_loop  # type: ignore[attr-defined]
+    brittle = SimpleNamespace(**{**vars(asyncio), "get_running_loop": brittle_loop})
+    group_commit.asyncio = brittle  # type: ignore[attr-defined, assignment]
 
 
 class _Brittle(asyncio.Future[Any]):

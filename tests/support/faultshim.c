@@ -44,6 +44,7 @@ struct control {
     uint64_t calls[KINDS]; /* all that ever matched */
     char text[256];
     char last_path[256];
+    char note[64]; /* what the program says it is doing; only faultshim.py reads and writes it */
 };
 
 static struct control nobody;

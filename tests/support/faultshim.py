@@ -16,6 +16,7 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -41,11 +42,15 @@ _FIELDS: Final = (
 )
 _TEXT_BYTES = 256
 _TEXT_AT = 8 * len(_FIELDS)
-_SIZE = _TEXT_AT + 2 * _TEXT_BYTES
+_LAST_AT = _TEXT_AT + _TEXT_BYTES
+_NOTE_AT = _LAST_AT + _TEXT_BYTES
+_NOTE_BYTES = 64
+_SIZE = _NOTE_AT + _NOTE_BYTES
+_CONTROL = "FAULTSHIM_CONTROL"
 
 
 class NoCompiler(Exception):
-    """There is no C compiler, and these tests are not left out for that: install one (Debian: apt-get install gcc)."""
+    """There is no C compiler, and these tests are not left out for that: install one."""
 
 
 def compiled(directory: Path) -> Path:
@@ -59,7 +64,7 @@ def compiled(directory: Path) -> Path:
     if compiler is None:
         raise NoCompiler(
             "the crash tests need a C compiler named cc, to break calls under the program;"
-            " install one (Debian: apt-get install gcc)"
+            " install one (Debian: apt-get install gcc libc6-dev)"
         )
     made = subprocess.run(
         [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(SOURCE)],
@@ -71,6 +76,24 @@ def compiled(directory: Path) -> Path:
     return library
 
 
+def noting() -> Callable[[str], None]:
+    """Return what notes, for the test to see, what the program that runs under a shim is doing: a few letters."""
+    memory = _mapped(Path(os.environ[_CONTROL]))
+
+    def note(text: str) -> None:
+        memory[_NOTE_AT:_SIZE] = text.encode()[: _NOTE_BYTES - 1].ljust(_NOTE_BYTES, b"\0")
+
+    return note
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return mmap.mmap(descriptor, _SIZE)
+    finally:
+        os.close(descriptor)
+
+
 class Shim:
     """One program's faults. Only calls on files whose path contains `text` count, and answers from `port`."""
 
@@ -78,11 +101,7 @@ class Shim:
         self._library = compiled(directory)
         self._path = directory / "faultshim.control"
         self._path.write_bytes(bytes(_SIZE))
-        descriptor = os.open(self._path, os.O_RDWR)
-        try:
-            self._memory = mmap.mmap(descriptor, _SIZE)
-        finally:
-            os.close(descriptor)
+        self._memory = _mapped(self._path)
         encoded = text.encode()
         assert 0 < len(encoded) < _TEXT_BYTES
         self._memory[_TEXT_AT : _TEXT_AT + len(encoded)] = encoded
@@ -91,7 +110,7 @@ class Shim:
     @property
     def environment(self) -> dict[str, str]:
         """What makes a program run under the faults. Programs that it starts do so too."""
-        return {"LD_PRELOAD": str(self._library), "FAULTSHIM_CONTROL": str(self._path)}
+        return {"LD_PRELOAD": str(self._library), _CONTROL: str(self._path)}
 
     def entry(self, *command: str) -> tuple[str, ...]:
         """Return a command that runs another one under the faults, in the same process."""
@@ -143,8 +162,12 @@ class Shim:
     @property
     def last(self) -> tuple[str, str]:
         """The kind of the call that was hit last, and the name of its file."""
-        raw = self._memory[_TEXT_AT + _TEXT_BYTES : _SIZE]
-        return KINDS[self._get("last")], Path(raw.split(b"\0")[0].decode()).name
+        return KINDS[self._get("last")], Path(self._text(_LAST_AT, _TEXT_BYTES)).name
+
+    @property
+    def noted(self) -> str:
+        """What the program noted last of what it is doing."""
+        return self._text(_NOTE_AT, _NOTE_BYTES)
 
     def calls(self, kind: str) -> int:
         """Return how many calls of a kind there were since the beginning, hit or not."""
@@ -171,6 +194,9 @@ class Shim:
         self._set("seen", 0)
         self._set("hit", 0)
         self._set("mode", _MODES[mode])  # last: from here on it counts
+
+    def _text(self, at: int, size: int) -> str:
+        return self._memory[at : at + size].split(b"\0")[0].decode()
 
     def _get(self, name: str) -> int:
         (value,) = struct.unpack_from("<q", self._memory, 8 * _FIELDS.index(name))

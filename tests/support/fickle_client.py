@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # there is one class for both kinds of channels, with two nam
 CALLERS = 16
 MOST_S = 0.02
 """The longest time that a call is given: a few commits."""
+GIVEN_UP_S = 0.5
 
 
 class Fickle:
@@ -41,9 +42,10 @@ class Fickle:
         """Call again and again."""
         while time.monotonic() < until_s:
             call = self._random.choice((self._cancelled, self._in_no_time, self._stream))
-            # The last one is how a write learns that its call was cancelled.
-            with suppress(grpc.RpcError, asyncio.CancelledError, asyncio.InvalidStateError):
-                await call()
+            # An invalid state is how a write learns that its call was cancelled; sometimes it never does.
+            with suppress(grpc.RpcError, asyncio.CancelledError, asyncio.InvalidStateError, TimeoutError):
+                async with asyncio.timeout(GIVEN_UP_S):
+                    await call()
 
     def _records(self, count: int) -> tuple[list[str], list[pb.Record]]:
         ids = [next(self._ids) for _ in range(count)]
@@ -73,8 +75,7 @@ class Fickle:
             ids, records = self._records(5)
             sent.append(ids)
             await call.write(pb.IngestStreamRequest(sequence=sequence, records=records))
-            if self._random.random() < 0.5:
-                reply = await call.read()
+            if self._random.random() < 0.5 and isinstance(reply := await call.read(), pb.IngestStreamResponse):
                 for done in sent[: reply.acked_sequence]:
                     self._acked(done)
 

@@ -1,9 +1,12 @@
 """A client under load: sends records for as long as it lives, and logs what it attempted and what was acknowledged.
 
-Usage: load_client.py ADDRESS LOG NAME. In turn it sends an event, a batch of events, updates of its own profiles, and a
-stream of events. A call whose outcome is unknown is repeated with the same ids; every seventh is given up after one try
-instead, so that some outcomes stay unknown. Each profile's updates set a version that rises, one call after the other,
-so that the order of the acknowledgements is the order in which they must arrive.
+Usage: load_client.py ADDRESS LOG NAME [timed]. In turn it sends an event, a batch of events, updates of its own
+profiles, and a stream of events. A call whose outcome is unknown is repeated with the same ids; every seventh is given
+up after one try instead, so that some outcomes stay unknown. Each profile's updates set a version that rises, one call
+after the other, so that the order of the acknowledgements is the order in which they must arrive.
+
+With `timed` the events say themselves when they happened; else the server does, at the first acceptance. A server with
+a retention so short that it has forgotten an event by the time of the repeated call would give it another time.
 
 An acknowledgement counts once it is on disk. After a fault of the file system that holds the log there is none to ask:
 keep the log on another one than the database.
@@ -14,10 +17,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import grpc
 from total_queue import update_id
@@ -29,6 +34,7 @@ BATCH = 20
 PROFILES = 3
 CALL_LIMIT_S = 5.0
 GIVE_UP_EVERY = 7
+_OPTIONS: dict[str, Any] = {"timeout": CALL_LIMIT_S, "wait_for_ready": True}  # while there is no server, wait for one
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -49,26 +55,26 @@ class Call:
         if self.stream:
             self._send_stream(stub)
         elif len(self.records) == 1:
-            stub.TrackEvent(pb.TrackEventRequest(event=self.records[0].event), timeout=CALL_LIMIT_S)
+            stub.TrackEvent(pb.TrackEventRequest(event=self.records[0].event), **_OPTIONS)
         else:
-            reply = stub.Ingest(pb.IngestRequest(records=self.records), timeout=CALL_LIMIT_S)
+            reply = stub.Ingest(pb.IngestRequest(records=self.records), **_OPTIONS)
             assert reply.accepted_count + reply.duplicate_count == len(self.records), reply
 
     def _send_stream(self, stub: AnalyticsServiceStub) -> None:
         half = len(self.records) // 2
         parts = (self.records[:half], self.records[half:])
         requests = [pb.IngestStreamRequest(sequence=n, records=part) for n, part in enumerate(parts, 1)]
-        replies = list(stub.IngestStream(iter(requests), timeout=CALL_LIMIT_S))
+        replies = list(stub.IngestStream(iter(requests), **_OPTIONS))
         assert replies[-1].acked_sequence == len(parts), replies
         assert not any(reply.rejections for reply in replies), replies
 
 
-def main(address: str, log_path: Path, name: str) -> None:
+def main(address: str, log_path: Path, name: str, *, timed: bool) -> None:
     """Send until killed."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with grpc.insecure_channel(address, _CHANNEL_OPTIONS) as channel:
         stub = AnalyticsServiceStub(channel)
-        for number, call in enumerate(_calls(name), 1):
+        for number, call in enumerate(_calls(name, timed=timed), 1):
             os.write(log, "".join(f"attempt {record_id}\n" for record_id in call.ids).encode())
             if _sent(stub, call, tries=10_000 if number % GIVE_UP_EVERY else 1):
                 os.write(log, "".join(f"ack {record_id}\n" for record_id in call.ids).encode())
@@ -86,22 +92,26 @@ def _sent(stub: AnalyticsServiceStub, call: Call, tries: int) -> bool:
     return False
 
 
-def _calls(name: str) -> Iterator[Call]:
+def _calls(name: str, *, timed: bool) -> Iterator[Call]:
     for number in count():
+        happened_at_s = int(time.time()) if timed else None
         match number % 4:
             case 0:
-                yield _events([f"{name}-{number}-0"])
+                yield _events([f"{name}-{number}-0"], happened_at_s)
             case 1:
-                yield _events([f"{name}-{number}-{index}" for index in range(BATCH)])
+                yield _events([f"{name}-{number}-{index}" for index in range(BATCH)], happened_at_s)
             case 2:
                 yield _updates([f"{name}-p{index}" for index in range(PROFILES)], number)
             case _:
-                yield _events([f"{name}-{number}-{index}" for index in range(BATCH)], stream=True)
+                yield _events([f"{name}-{number}-{index}" for index in range(BATCH)], happened_at_s, stream=True)
 
 
-def _events(ids: list[str], *, stream: bool = False) -> Call:
+def _events(ids: list[str], happened_at_s: int | None, *, stream: bool = False) -> Call:
     text = '{"text": "Ærøskøbing"}'
     events = [pb.Event(event_id=one, name="Load", distinct_id="u", properties_json=text) for one in ids]
+    if happened_at_s is not None:
+        for event in events:
+            event.event_time.FromSeconds(happened_at_s)
     return Call(ids, [pb.Record(event=event) for event in events], stream)
 
 
@@ -122,4 +132,4 @@ def _updates(distinct_ids: list[str], version: int) -> Call:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], timed="timed" in sys.argv[4:])

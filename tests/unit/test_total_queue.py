@@ -1,4 +1,4 @@
-"""The checker of the fault tests: it finds every kind of broken promise, made by hand, and nothing where all is well."""
+"""The checker of the fault tests finds every kind of broken promise, made by hand, and nothing where all is well."""
 
 from __future__ import annotations
 
