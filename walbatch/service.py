@@ -62,6 +62,10 @@ GRPC_OPTIONS: list[tuple[str, int]] = [
     ("grpc.absolute_max_metadata_size", 16384),
     ("grpc.max_concurrent_streams", 100),  # of one connection: each may hold a request of 4 MiB; more calls wait
     ("grpc.server_handshake_timeout_ms", 5_000),  # by default who connects and says nothing stays for two minutes
+    # A window of this size for each stream. By default it grows to megabytes, and 100 streams that are not read,
+    # because the disk does not keep up, would hold hundreds of them.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 * 1024),
     ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client connects again by itself
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -362,3 +362,28 @@ async def test_a_cancelled_stream_leaves_nothing_running(stub: Stub, log: Log) -
     call.cancel()
     log.gate.set()
     assert (await stub.TrackEvent(pb.TrackEventRequest(event=event()))).event_id
+
+
+async def test_a_request_of_a_stream_that_is_no_message_ends_it(stub: Stub, log: Log) -> None:
+    """What came before it is acknowledged; nobody waits for what cannot be read."""
+    call: Any = stub.IngestStream()
+    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
+    assert (await call.read()).acked_sequence == 1
+    call._request_serializer = bytes
+    await call.write(b"\xff\xff\xff")
+    error = await refusal(call.read())
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert unpack(error, details.ErrorInfo).reason == "NOT_A_MESSAGE"
+
+
+async def test_a_cancelled_stream_leaves_no_task_behind(stub: Stub, service: IngestService) -> None:
+    """Neither what read it nor what waited for its next request goes on, and nothing counts as read ahead."""
+    before = asyncio.all_tasks()
+    call: Any = stub.IngestStream()
+    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
+    assert (await call.read()).acked_sequence == 1
+    made = asyncio.all_tasks() - before
+    call.cancel()
+    _, left = await asyncio.wait(made, timeout=10)
+    assert not left
+    assert service._ahead._bytes == 0

@@ -180,7 +180,7 @@ class BadDestination:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for _ in range(3):  # whoever was just accepted is told of it in the next round of the loop
+        for _ in range(10):  # whoever was just accepted is told of it some rounds of the loop later
             for task, writer in list(self._open.items()):
                 writer.transport.abort()
                 task.cancel()
