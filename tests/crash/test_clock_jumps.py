@@ -83,7 +83,7 @@ def test_clock_jumps(tmp_path: Path, matrix: Callable[..., None], rounds: Callab
                 shim.set_clock(offset_s)
                 ids += nameless(here, 5)
                 # The first few may be what an outage has left.
-                assert statistics.median(deliveries(one, 9)) == pytest.approx(INTERVAL_S, rel=0.5)
+                assert statistics.median(deliveries(one, 7)) == pytest.approx(INTERVAL_S, rel=0.5)
                 if number % len(JUMPS) in {2, 3}:
                     assert 0.9 * LONGEST_WAIT_S * 0.8 < pace_in_an_outage(there, one) < 2 * LONGEST_WAIT_S
                 assert here.is_ready(server)
@@ -139,14 +139,12 @@ def test_a_clock_that_jumps_and_the_retention(tmp_path: Path) -> None:
         there.switch(one, "500")
         with log.open("a") as more:
             more.writelines(f"attempt {event_id}\nack {event_id}\n" for event_id in nameless(here, 7))
-        for offset_s, purged in ((-DAY, 0), (-HOUR, 0), (HOUR, 0), (DAY, 20)):
+        for offset_s, purged in ((-DAY, 0), (HOUR, 0), (DAY, 20)):
             server.stop()
             shim.set_clock(offset_s)
             server = here.serve(entry=entry)  # it purges when it starts, and then every minute
             told = eventually(lambda: (n := numbers(here))["purged"] == purged and n, f"{purged} are purged")  # noqa: B023
             assert told["pending"] == 7
-            # A wait that was stored under a later clock is cut to the longest one that there can be.
-            assert (told["destinations"][0]["retry_in_s"] or 0) <= DAY + 300 if offset_s < 0 else True
         there.switch(one, "good")
         verdict = settled_account(here, [log])
         assert not verdict.complaints(most_repeats=0)
