@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from walbatch import rich_errors, wire
 from walbatch.clock import Clock
+from walbatch.decoding import NOT_A_MESSAGE
 from walbatch.errors import InvalidRecord, LogClosed, Unavailable
 from walbatch.event import Record
 from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -18,6 +19,8 @@ from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceServicer
 from walbatch.wal import EventLog
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Inbox = asyncio.Queue[pb.IngestStreamRequest | None]
+"""What was read of one stream; None is its end."""
 
 MAX_RECORDS = 2000
 """Records of one request."""
@@ -30,6 +33,10 @@ TRANSPORT_MAX_BYTES = MAX_REQUEST_BYTES + 64 * 1024
 
 STREAM_WINDOW = 32
 """Requests of one stream that are read ahead of the commit. Beyond it HTTP/2 flow control slows the client down."""
+
+READ_AHEAD_BYTES = 16 * 1024 * 1024
+"""Of the requests that all streams together have read ahead. Beyond it each stream holds one, however many there are:
+with the window alone 200 streams with large requests took 800 MB."""
 
 _DURABILITY = {
     "fsynced": pb.DURABILITY_FSYNCED,
@@ -46,6 +53,7 @@ class IngestService(AnalyticsServiceServicer):
         self._clock = clock
         self._durability = _DURABILITY[log.durability]
         self._draining = asyncio.Event()
+        self._ahead = _ReadAhead()
 
     def drain(self) -> None:
         """End every stream after what it has been acknowledged; unary calls end by themselves."""
@@ -92,8 +100,8 @@ class IngestService(AnalyticsServiceServicer):
         self, request_iterator: AsyncIterator[pb.IngestStreamRequest], context: Context
     ) -> AsyncIterator[pb.IngestStreamResponse]:
         """Append the requests of a stream; all that arrive during one commit share the next, and its answer."""
-        inbox: asyncio.Queue[pb.IngestStreamRequest | None] = asyncio.Queue(STREAM_WINDOW)
-        reader = asyncio.create_task(_read(request_iterator, inbox))
+        inbox: Inbox = asyncio.Queue(STREAM_WINDOW)
+        reader = asyncio.create_task(_read(request_iterator, inbox, self._ahead))
         sequence = 0
         try:
             while requests := await self._arrived(inbox):
@@ -101,12 +109,16 @@ class IngestService(AnalyticsServiceServicer):
                 yield await self._append_requests(requests)
             if self._draining.is_set():
                 raise LogClosed("walbatch is shutting down; send what was not acknowledged on a new stream")
+            if wrong := await reader:
+                raise wrong
         except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
         finally:
             reader.cancel()
+            while not inbox.empty():
+                self._ahead.taken(inbox.get_nowait())
 
-    async def _arrived(self, inbox: asyncio.Queue[pb.IngestStreamRequest | None]) -> list[pb.IngestStreamRequest]:
+    async def _arrived(self, inbox: Inbox) -> list[pb.IngestStreamRequest]:
         """Return all requests that are there, at least one; none if the stream has ended or should."""
         first = asyncio.ensure_future(inbox.get())
         draining = asyncio.ensure_future(self._draining.wait())
@@ -114,14 +126,16 @@ class IngestService(AnalyticsServiceServicer):
             await asyncio.wait((first, draining), return_when=asyncio.FIRST_COMPLETED)
         finally:
             draining.cancel()
+            first.cancel()  # which does nothing if it is done
         if not first.done():
-            first.cancel()
             return []
         requests = [first.result()]
         while requests[-1] is not None and not inbox.empty():
             requests.append(inbox.get_nowait())
         if requests[-1] is None and len(requests) > 1:
             inbox.put_nowait(None)  # the end, for the next round
+        for request in requests:
+            self._ahead.taken(request)
         return [request for request in requests if request is not None]
 
     async def _append_requests(self, requests: Sequence[pb.IngestStreamRequest]) -> pb.IngestStreamResponse:
@@ -167,14 +181,46 @@ class IngestService(AnalyticsServiceServicer):
         return record
 
 
+class _ReadAhead:
+    """What all streams together have read and not yet begun to store."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    def read(self, request: pb.IngestStreamRequest) -> None:
+        """Count a request."""
+        self._bytes += request.ByteSize()
+
+    def taken(self, request: pb.IngestStreamRequest | None) -> None:
+        """Count it no more."""
+        if request is not None:
+            self._bytes -= request.ByteSize()
+            self._changed.set()
+
+    async def room(self, inbox: Inbox) -> None:
+        """Wait until a stream may read on: it has nothing left, or all together do not have too much."""
+        while self._bytes >= READ_AHEAD_BYTES and not inbox.empty():
+            self._changed.clear()
+            await self._changed.wait()
+
+
 async def _read(
-    requests: AsyncIterator[pb.IngestStreamRequest], inbox: asyncio.Queue[pb.IngestStreamRequest | None]
-) -> None:
-    """Move requests into the inbox, and None after the last one, or after the stream broke."""
-    with suppress(grpc.aio.UsageError, grpc.RpcError):
+    requests: AsyncIterator[pb.IngestStreamRequest], inbox: Inbox, ahead: _ReadAhead
+) -> InvalidRecord | None:
+    """Move requests into the inbox, and None after the last one, or after the stream broke; return what was wrong."""
+    wrong = None
+    try:
         async for request in requests:
             await inbox.put(request)
+            ahead.read(request)
+            await ahead.room(inbox)
+    except (grpc.aio.UsageError, grpc.RpcError):
+        pass  # nobody is there any more
+    except DecodeError:
+        wrong = NOT_A_MESSAGE
     await inbox.put(None)
+    return wrong
 
 
 def _check_order(requests: Sequence[pb.IngestStreamRequest], last: int) -> int:

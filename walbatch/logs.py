@@ -52,6 +52,12 @@ def configure(
     root.setLevel(number)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_farewell)
+
+
+def _is_no_farewell(record: logging.LogRecord) -> bool:
+    """Leave out what grpc writes, with a traceback, whenever a client cancels while it is being answered."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -31,6 +31,7 @@ from grpc_reflection.v1alpha import reflection
 
 from walbatch import admin, http_server
 from walbatch.clock import SystemClock
+from walbatch.decoding import Decoding
 from walbatch.destinations import Destination, configured
 from walbatch.errors import ConfigurationError, Unavailable
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
@@ -60,7 +61,13 @@ GRPC_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
     ("grpc.max_metadata_size", 8192),
     ("grpc.absolute_max_metadata_size", 16384),
-    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.max_concurrent_streams", 100),  # of one connection: each may hold a request of 4 MiB; more calls wait
+    ("grpc.server_handshake_timeout_ms", 5_000),  # by default who connects and says nothing stays for two minutes
+    # A window of this size for each stream. By default it grows to megabytes, and 100 streams that are not read,
+    # because the disk does not keep up, would hold hundreds of them.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 * 1024),
+    ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client connects again by itself
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
@@ -240,7 +247,7 @@ class Servers:
 async def _servers(
     settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock
 ) -> AsyncIterator[Servers]:
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(interceptors=[Decoding()], options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
     servers = Servers(server, status)
     add_AnalyticsServiceServicer_to_server(ingest, server)

@@ -8,12 +8,14 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import orjson
 import pytest
 
 from walbatch.clock import SystemClock
 from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Settled, Split
+from walbatch.errors import ConfigurationError
 from walbatch.event import Kind, profile_update, track
 from walbatch.sinks.http import INLINE_BYTES, MAX_REPLY_BYTES, HttpSink
 from walbatch.sinks.mixpanel import Credentials, Mixpanel, Reply
@@ -236,6 +238,15 @@ async def test_a_redirect_takes_no_credentials_along() -> None:
             async with misbehaving(answering(head.encode())) as url:
                 assert isinstance(await send(url, events(1)), Pause)
     assert visits == []
+
+
+async def test_a_list_of_authorities_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wrong SSL_CERT_FILE is told at the start, by its name."""
+    for file in (tmp_path / "missing.pem", Path(__file__)):
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+            async with sink_for("https://127.0.0.1:1"):
+                pass
 
 
 @pytest.mark.parametrize("url", ["api.mixpanel.com", "ftp://example.test", "http://", "http://a\nb"])

@@ -385,3 +385,30 @@ async def test_late_records_of_an_erased_person_are_refused_alone(stub: Stub, lo
     await stream.done_writing()
     assert [one.payload.split('"')[3] for one in await log.stored()] == ["a", "b", "c"]
     assert (await log.backlog()).accepted == 3
+
+
+async def test_a_request_of_a_stream_that_is_no_message_ends_it(stub: Stub, log: Log) -> None:
+    """What came before it is acknowledged; nobody waits for what cannot be read."""
+    call: Any = stub.IngestStream()
+    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
+    assert (await call.read()).acked_sequence == 1
+    call._request_serializer = bytes
+    await call.write(b"\xff\xff\xff")
+    error = await refusal(call.read())
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert unpack(error, details.ErrorInfo).reason == "NOT_A_MESSAGE"
+
+
+async def test_a_cancelled_stream_leaves_no_task_behind(stub: Stub, service: IngestService) -> None:
+    """Neither what read it nor what waited for its next request goes on, and nothing counts as read ahead."""
+    before = asyncio.all_tasks()
+    call: Any = stub.IngestStream()
+    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
+    assert (await call.read()).acked_sequence == 1
+    ours = {"_read", "Queue.get", "Event.wait"}  # the others are gRPC's own
+    made = {task for task in asyncio.all_tasks() - before if task.get_coro().__qualname__ in ours}
+    assert len(made) == 3
+    call.cancel()
+    _, left = await asyncio.wait(made, timeout=10)
+    assert not left
+    assert service._ahead._bytes == 0

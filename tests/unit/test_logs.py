@@ -242,3 +242,14 @@ def test_unknown_level_is_refused() -> None:
     """A level that does not exist is an error and not silence."""
     with pytest.raises(KeyError):
         configure("json", "loud", StringIO())
+
+
+def test_a_client_that_cancels_while_it_is_answered_is_no_error() -> None:
+    """What grpc writes about it would fill the log at a client's will; its other messages are kept."""
+    stream = StringIO()
+    configure("json", "info", stream)
+    logger = logging.getLogger("grpc._cython.cygrpc")
+    logger.error("ExecuteBatchError raised in core by servicer method [/a/B]")
+    logger.error("Unexpected [ValueError] raised by servicer method [/a/B]")
+    assert "ExecuteBatchError" not in stream.getvalue()
+    assert "ValueError" in stream.getvalue()

@@ -1,7 +1,8 @@
 """The sink that talks HTTP: the only module that knows httpx.
 
 httpx has no limit on the whole of a request, nor on the size of an answer; both are set here. It reads no proxy
-or `.netrc` from the environment, follows no redirect with the credentials in hand, and checks certificates.
+or `.netrc` from the environment, follows no redirect with the credentials in hand, and checks certificates: by
+certifi's list of authorities, or by that in SSL_CERT_FILE or SSL_CERT_DIR, which are OpenSSL's own names for it.
 
 What becomes of a request without a reply: always a `Hold`. The records may have been taken (`unknown`) from the moment
 that the first byte of the request is written, which httpcore tells: the server may act on what it has read whether or
@@ -19,12 +20,14 @@ not its answer arrives.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import httpx
 
 from walbatch.delivery import Answer, Hold, Pause
+from walbatch.errors import ConfigurationError
 from walbatch.event import Kind
 from walbatch.sinks.mixpanel import Mixpanel, Reply, Request, one_line
 
@@ -77,7 +80,11 @@ class HttpSink:
         self._max_connections = max_connections
 
     async def __aenter__(self) -> Self:
-        """Prepare the connections; the first request opens the first one."""
+        """Prepare the connections; the first request opens the first one.
+
+        Raises:
+            ConfigurationError: the list of authorities cannot be read.
+        """
         self._client = httpx.AsyncClient(
             # Nothing may come back compressed: an answer's size is counted as it is read.
             headers={"Accept-Encoding": "identity"},
@@ -87,7 +94,7 @@ class HttpSink:
                 keepalive_expiry=KEEPALIVE_S,
             ),
             timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT_S, self._timeout_s / 3)),  # the rest: see `send`
-            verify=True,
+            verify=_tls(),
             http1=True,
             http2=False,
             trust_env=False,
@@ -137,6 +144,15 @@ class HttpSink:
                 if len(body) > MAX_REPLY_BYTES:
                     return None
             return Reply(response.status_code, dict(response.headers), bytes(body))
+
+
+def _tls() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context(trust_env=True)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            f"SSL_CERT_FILE, SSL_CERT_DIR: no certificates of authorities can be read from there: {error}"
+        ) from error
 
 
 def _translate(error: httpx.HTTPError | httpx.InvalidURL, *, begun: bool) -> Hold | Pause:
