@@ -96,6 +96,15 @@ def open_writer(path: Path) -> Connection:
     return connection
 
 
+def roll_back(path: Path) -> None:
+    """Undo what a power cut left half done in a database that was being made. A reader could not: it may not write."""
+    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    finally:
+        connection.close()
+
+
 def open_reader(path: Path) -> Connection:
     """Open a connection that can only read. Close its cursors: an open one keeps the log from being trimmed."""
     connection = _open(f"{path.absolute().as_uri()}?mode=ro")

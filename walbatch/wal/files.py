@@ -12,6 +12,11 @@ def wal_file(database: Path) -> Path:
     return database.with_name(f"{database.name}-wal")
 
 
+def journal_file(database: Path) -> Path:
+    """Return SQLite's rollback journal: there while a new database is made, until it is in WAL mode."""
+    return database.with_name(f"{database.name}-journal")
+
+
 def file_sizes(database: Path) -> tuple[int, int]:
     """Return the bytes of a database and of its write-ahead log; 0 for one that is not there."""
     return _size(database), _size(wal_file(database))

@@ -2,7 +2,8 @@
 
 1. the database is made, readable by its owner only         SQLite gives -wal and -shm the same mode
 2. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
-3. a read-only look: ours? not newer? sound?                so that a refusal changes nothing
+3. a read-only look: ours? not newer? sound?                so that a refusal changes nothing; only what a power cut
+                                                            left of the very first start is undone before it
 4. only then the writer opens it, migrates, and checkpoints
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog
 from walbatch.wal import driver, migrate
-from walbatch.wal.files import wal_file
+from walbatch.wal.files import journal_file, wal_file
 
 QUICK_CHECK_MAX_BYTES = 1024**3
 """After an unclean stop a database up to this size is checked before it is served; a larger one would take too long."""
@@ -63,6 +64,8 @@ def rewrite_wal(wal: Path) -> None:
 
 def _inspect(database: Path, *, unclean: bool) -> None:
     try:
+        if journal_file(database).exists():
+            driver.roll_back(database)
         connection = driver.open_reader(database)
         try:
             migrate.schema_version(connection)
