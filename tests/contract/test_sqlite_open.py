@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from walbatch.errors import (
 )
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver, migrate, ownership, recovery
-from walbatch.wal.files import DATABASE_FILE, wal_file
+from walbatch.wal.files import DATABASE_FILE, journal_file, wal_file
 
 
 @pytest.fixture
@@ -255,6 +256,30 @@ async def test_files_are_for_their_owner_only(directory: Path, clock: FakeClock)
         modes = modes_in(directory)
     assert mode(directory) == 0o700
     assert modes == dict.fromkeys(["events.db", "events.db-wal", "events.db-shm", "walbatch.lock"], 0o600)
+
+
+@pytest.fixture
+def half_made(tmp_path: Path, directory: Path) -> Path:
+    """A database whose power was cut while it was being made, with the journal that undoes what was done."""
+    database = tmp_path / DATABASE_FILE
+    change(database, "CREATE TABLE first (text)", "DROP TABLE first")
+    connection = driver._open(f"{database.as_uri()}?mode=rwc")
+    connection.executescript("PRAGMA cache_size = 1; BEGIN; CREATE TABLE half (text);")
+    connection.executemany("INSERT INTO half VALUES (?)", [("x" * 4000,)] * 20)  # more than the cache: it is on disk
+    directory.mkdir(mode=0o700)
+    # In a process of its own: a descriptor that is closed in this one would take the locks with it.
+    subprocess.run(["cp", "-p", database, journal_file(database), directory], check=True)
+    connection.close()
+    return directory / DATABASE_FILE
+
+
+async def test_a_first_start_that_was_cut_is_undone(half_made: Path, clock: FakeClock) -> None:
+    """What a power cut leaves of a database that was being made keeps nobody from starting: nothing was in it yet."""
+    with pytest.raises(driver.Error):  # a reader may not undo it
+        driver.open_reader(half_made).execute("SELECT * FROM sqlite_schema")
+    async with open_log(half_made.parent, clock) as log:
+        await log.append(events("a", clock))
+        assert ids(await log.fetch(EVENTS, NOW)) == "a"
 
 
 async def test_what_was_acknowledged_before_a_kill_is_there(killed: Path, clock: FakeClock) -> None:

@@ -86,11 +86,11 @@ def fsync_fails_once(life: Life) -> None:
     life.disk.refuse = broken("sync", after=life.chance.randint(0, 4))
     for _ in range(5):
         life.append()
+    life.disk.refuse = works
     if life.chance.random() < 0.5:
         leave_a_hole(life)
     else:
         life.stop()
-        life.disk.refuse = works
         life.start()
         leave_a_hole(life, after=1)
     start_again(life)
@@ -203,7 +203,7 @@ def test_a_copy_that_is_not_synced_is_caught(
     """Without the fsync of the copy a migration may be durable before the copy is."""
     live = migration(1, monkeypatch)
     monkeypatch.setattr(System, "fsync", lambda _system, _descriptor: None)
-    tally = survey(machine, rounds(40, 200), live, examine=examine_migrated, deep=0)
+    tally = survey(machine, rounds(30, 200), live, examine=examine_migrated, deep=0)
     print(tally)
     assert tally.bad["corrupt"] + tally.bad["lost"]
     matrix(fault="control: the copy is not synced", rounds=tally.images, acked=tally.acked, lost=0, control=told(tally))
@@ -259,7 +259,7 @@ def test_what_breaks_the_promise_is_caught(
     """A setting or an order that is known to lose or to corrupt does so here, so the rows above mean something."""
     spoil, live, expected, excluded = CONTROLS[control]
     spoil(monkeypatch)
-    tally = survey(machine, rounds(60, 300), live, deep=0)
+    tally = survey(machine, rounds(40, 300), live, deep=0)
     print(tally)
     assert expected <= tally.bad.keys()
     assert not excluded & tally.bad.keys()

@@ -56,7 +56,7 @@ class Disks(apsw.VFS):
         """Return the path as it is."""
         return name
 
-    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: N802
+    def xAccess(self, pathname: str, _flags: int) -> bool:  # noqa: N802
         """Say whether a file is there, and not empty, as SQLite's own VFS does."""
         disk, name = self.find(pathname)
         return name in disk.files and bool(disk.files[name].cache)
@@ -109,7 +109,7 @@ class _Opened:
         with _errors(apsw.SQLITE_IOERR_WRITE):
             self._disk.write(self._name, self._file, change)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, _flags: int) -> None:  # noqa: N802
         with _errors(apsw.SQLITE_IOERR_FSYNC):
             self._disk.sync(self._name, self._file)
         if self._sync_folder:
@@ -125,7 +125,7 @@ class _Opened:
     def xDeviceCharacteristics(self) -> int:  # noqa: N802
         return apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE | apsw.SQLITE_IOCAP_SUBPAGE_READ
 
-    def xFileControl(self, op: int, ptr: int) -> bool:  # noqa: N802
+    def xFileControl(self, _op: int, _ptr: int) -> bool:  # noqa: N802
         return False
 
     def xClose(self) -> None:  # noqa: N802
