@@ -74,6 +74,8 @@ class Life:
         self.wrong: list[str] = []
         self.depth = depth
         self.autocheckpoint = 1000
+        self.people: Sequence[str] = [f"u{n}" for n in range(1, 10)]
+        """Whom the records are about."""
         self.is_watched = True
         """Whether the states are noted that each COMMIT leaves; an image that is only looked at needs none."""
         self._share: Share = lambda _operation, _name: 0.0
@@ -170,7 +172,7 @@ class Life:
     def _record(self) -> Record:
         number = f"{self.depth}-{next(self._ids)}-{self.chance.getrandbits(40):x}"
         text = "x" * self.chance.choice((1, 30, 200, 200, 1500, 6000))
-        who, now_ms = f"u{self.chance.randint(1, 9)}", self.process.clock.wall_ms()
+        who, now_ms = self.chance.choice(self.people), self.process.clock.wall_ms()
         kind = self.chance.choices([*Kind], (6, 2, 1))[0]
         if kind is Kind.EVENT:
             name = self.chance.choice(("a", "b"))
@@ -180,7 +182,7 @@ class Life:
         update: dict[str, Any] = {"operation": operation, "properties": properties, "update_id": number}
         if kind is Kind.PROFILE:
             return profile_update(distinct_id=who, **update, now_ms=now_ms)
-        return group_update(group_key="company", group_id=who, **update, now_ms=now_ms)
+        return group_update(group_key="company", group_id="c1", **update, now_ms=now_ms)
 
     def append(self) -> None:
         """Store what some callers sent, in one group, perhaps together with a settlement."""
