@@ -163,18 +163,18 @@ class Process:
         writer = driver.open_writer(path)
         opened(cast(Connection, writer))
         log._open(writer)
-        log._writer = cast(Any, _AtOnce(writer))
-        log._reader = cast(Any, _AtOnce(driver.open_reader(path)))
+        log._writer = cast(Any, AtOnce(writer))
+        log._reader = cast(Any, AtOnce(driver.open_reader(path)))
 
     @property
     def writer(self) -> driver.Connection:
         """Return the connection that writes."""
-        return cast(_AtOnce, self.log._writer)._conn
+        return cast(AtOnce, self.log._writer)._conn
 
     @property
     def reader(self) -> driver.Connection:
         """Return the connection that reads."""
-        return cast(_AtOnce, self.log._reader)._conn
+        return cast(AtOnce, self.log._reader)._conn
 
     def write(self, *writes: LogWrite) -> list[Answer]:
         """Commit these as one group, and return the answers."""
@@ -202,7 +202,7 @@ class Process:
         self._machine.disks.unmount(self._mount)
 
 
-class _AtOnce:
+class AtOnce:
     """The part of an aiosqlite connection that the log uses, without its thread."""
 
     def __init__(self, connection: driver.Connection) -> None:
