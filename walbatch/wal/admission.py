@@ -99,7 +99,11 @@ class Admission:
         """Say whether a disk that was full has room again; the reserve is set aside first."""
         return self.reserve.take() and free_bytes(self._directory) >= self.limits.min_free_bytes
 
-    def open(self) -> None:
+    def before_open(self) -> None:
         """Begin on a directory that was just taken: on a full disk the reserve is what the start itself needs."""
         if free_bytes(self._directory) < self.limits.min_free_bytes:
             self.reserve.release()
+
+    def opened(self) -> None:
+        """Go on with a log that is open: accept nothing without a reserve, in case others fill the disk."""
+        self.disk_full = not self.reserve.take()

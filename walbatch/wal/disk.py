@@ -23,7 +23,6 @@ from walbatch.wal.admission import Admission
 from walbatch.wal.connections import Threaded
 from walbatch.wal.files import file_sizes
 from walbatch.wal.guard import Guard
-from walbatch.wal.ownership import Ownership
 
 log = structlog.stdlib.get_logger("walbatch.log")
 
@@ -37,22 +36,19 @@ PROBE_S = 10.0
 
 
 class Disk:
-    """What is known of the disk. Made once the database is open and has been written to."""
+    """What is known of the disk under the database that `writer` has open."""
 
-    def __init__(self, path: Path, writer: Threaded, ownership: Ownership, admission: Admission, clock: Clock) -> None:
+    def __init__(self, path: Path, writer: Threaded, guard: Guard, admission: Admission, clock: Clock) -> None:
         self.writer = writer
         self.trimming = True
         """Whether the write-ahead log may be trimmed at this moment."""
         self._path = path
-        self._ownership = ownership
         self._admission = admission
         self._clock = clock
-        self._guard = Guard(path)
+        self._guard = guard
         self._failed_commits = 0
         self._failure = ""
         self._committed_s = clock.monotonic_s()
-        # Without a reserve there is no room for what is delivered, should others fill the disk.
-        admission.disk_full = not admission.reserve.take()
 
     def refusing(self) -> Unavailable | None:
         """Return why new records are refused at this moment, or would be; None if all is well."""
@@ -68,7 +64,6 @@ class Disk:
 
         def run(connection: driver.Connection) -> None:
             transaction(connection, *args)
-            self._ownership.check_disk()
             self._guard.check(connection)
 
         try:

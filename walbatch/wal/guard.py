@@ -12,13 +12,15 @@ from walbatch.errors import ConfigurationError, StorageFailed
 from walbatch.wal.copying import copy_into
 from walbatch.wal.driver import Connection, Error
 from walbatch.wal.files import index_file, rescued_files, wal_file
+from walbatch.wal.ownership import Ownership
 
 
 class Guard:
     """Knows the files that a connection has open. Make it after the first transaction: only then is there a -wal."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, ownership: Ownership) -> None:
         self._database = database
+        self._ownership = ownership
         self._known = {path: _identity(path) for path in (database, wal_file(database))}
 
     @property
@@ -27,16 +29,17 @@ class Guard:
         return next((path for path, identity in self._known.items() if _identity(path) != identity), None)
 
     def check(self, connection: Connection) -> None:
-        """Return if both files are where they were; a few microseconds.
+        """Return if what was committed is on a disk that works, in files that are where they were; some microseconds.
 
         Raises:
-            StorageFailed: they are not. What the connection still sees, all that was acknowledged, is saved if that
-                is possible, and the text says where. Nothing may be acknowledged any more.
+            OSError: the disk takes no more, so that an fsync just before may not be true.
+            StorageFailed: they are not where they were. What the connection still sees, all that was acknowledged, is
+                saved if that is possible, and the text says where. Nothing may be acknowledged any more.
         """
+        self._ownership.check_disk()
         if path := self.replaced:
-            raise StorageFailed(
-                f"{path} was deleted, moved or replaced under the running server. {self._save(connection)}"
-            )
+            saved = self._save(connection)
+            raise StorageFailed(f"{path} was deleted, moved or replaced under the running server. {saved}")
 
     def _save(self, connection: Connection) -> str:
         database = self._database.name

@@ -56,6 +56,7 @@ from walbatch.wal.connections import Threaded
 from walbatch.wal.disk import Disk, ask, broken
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
+from walbatch.wal.guard import Guard
 from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
@@ -139,7 +140,7 @@ class SqliteLog:
         driver.check_version(allow_affected=self._allow_affected)
         async with AsyncExitStack() as stack:
             stack.enter_context(self.ownership)
-            self._admission.open()
+            self._admission.before_open()
             try:
                 await asyncio.to_thread(recovery.prepare, self.path)
                 self._scrubber = stack.enter_context(Scrubber(self.path))
@@ -147,11 +148,13 @@ class SqliteLog:
                 await writer.run(self._open)
                 self._reader = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
                 self._questions = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
-                self._disk = Disk(self.path, writer, self.ownership, self._admission, self._clock)
+                guard = Guard(self.path, self.ownership)
+                self._disk = Disk(self.path, writer, guard, self._admission, self._clock)
             except driver.Error as error:
                 raise broken(self.path, error) from error
             except OSError as error:
                 raise StorageFailed(f"cannot open {self.path}: {error}") from error
+            self._admission.opened()
             self._committing = asyncio.create_task(self._commits.run(), name="group commit")
             stack.push_async_callback(self._close)
             self._stack = stack.pop_all()
@@ -172,7 +175,6 @@ class SqliteLog:
             if held:
                 log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
         self._tombstones = erasure.load_tombstones(connection)
-        connection.execute("COMMIT")
         self._router = self._router.knowing(self._bits)
         self._last = store.last_offset(connection)
         store.load_recent(connection, self._recent, self._window)
@@ -185,6 +187,7 @@ class SqliteLog:
             watermark = state.position.watermark
             store.raise_watermark(connection, lane, watermark)
             self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1))
+        connection.execute("COMMIT")
         driver.checkpoint(connection)
 
     async def _close(self) -> None:
