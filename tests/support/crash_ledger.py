@@ -149,7 +149,7 @@ class Ledger:
             c = by_name[lane.destination, lane.name]
             acked = [outcome for (where, _), outcome in self.settled.items() if where == lane]
             sent = sum(isinstance(outcome, Delivered) for outcome in acked)
-            if c.accepted != c.pending + c.sent + c.purged + c.dead + c.resolved or c.pending != count:
+            if c.accepted != c.pending + c.sent + c.purged + c.dead + c.resolved + c.erased or c.pending != count:
                 wrong.append(f"conservation: {lane} {c}, handed out {count}")
             if min(c.pending, c.sent, c.purged, c.dead, c.held, c.resolved) < 0:
                 wrong.append(f"conservation: below zero in {lane} {c}")

@@ -6,6 +6,7 @@ operating system gives is replaced, by `simulated`: `os` and `sqlite3` in the th
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections.abc import Callable, Coroutine, Sequence
@@ -76,6 +77,11 @@ class DiskPath:
         """Return nothing: there are no copies that were saved."""
         return []
 
+    def open(self, mode: str) -> io.BytesIO:
+        """Read the file."""
+        assert mode == "rb"
+        return io.BytesIO(bytes(self.disk.files[self.name].cache))
+
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove the file."""
         if self.exists() or not missing_ok:
@@ -121,6 +127,11 @@ class System:
         assert file is not None
         path.disk.write(path.name, file, Write(offset, data))
         return len(data)
+
+    def fstat(self, descriptor: int) -> SimpleNamespace:
+        """Return the size of a file."""
+        path, _ = self._open[descriptor]
+        return path.stat()
 
     def fsync(self, descriptor: int) -> None:
         """Sync a file, or the folder."""
@@ -185,7 +196,7 @@ class Process:
     def write(self, *writes: LogWrite) -> list[Answer]:
         """Commit these as one group, and return the answers, or raise what any of them is refused with."""
         self.log._admission.disk_full = False  # as the next look after the disk would find
-        answers = _result(self.log._commit(writes))
+        answers = result(self.log._commit(writes))
         for answer in answers:
             if isinstance(answer, Unavailable):
                 raise answer
@@ -193,7 +204,7 @@ class Process:
 
     def fetch(self, lane: Lane, policy: BatchPolicy) -> Batch:
         """Hand out a batch, empty if nothing waits."""
-        return _result(self.log.fetch(lane, policy, wait=False))
+        return result(self.log.fetch(lane, policy, wait=False))
 
     def stop(self) -> None:
         """End as after SIGTERM: checkpoint, close."""
@@ -233,7 +244,7 @@ class NoGuard:
         """Return."""
 
 
-def _result(coroutine: Coroutine[Any, Any, T]) -> T:
+def result(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run what never waits."""
     try:
         coroutine.send(None)
