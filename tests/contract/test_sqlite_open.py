@@ -288,7 +288,7 @@ async def test_the_order_of_opening(killed: Path, clock: FakeClock, monkeypatch:
         watch(module, name)
     async with open_log(killed.parent, clock):
         pass
-    assert steps[:5] == ["rewrite_wal", "_inspect", "open_reader", "schema_version", "open_writer"]
+    assert steps[:5] == ["rewrite_wal", "_inspect", "open_inspector", "schema_version", "open_writer"]
     assert steps[-2:] == ["open_reader"] * 2
     assert steps.count("rewrite_wal") == 1
 

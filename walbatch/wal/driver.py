@@ -12,6 +12,7 @@ import sqlite3 as _types
 from pathlib import Path
 
 from walbatch.errors import AffectedSqlite, StorageFailed
+from walbatch.wal.files import wal_file
 
 try:
     from pysqlite3 import dbapi2 as sqlite3
@@ -58,6 +59,11 @@ def is_damage(error: _types.Error) -> bool:
     return _result_code(error) in {11, 26}
 
 
+def is_interrupt(error: _types.Error) -> bool:
+    """Say whether a statement was ended by the connection's progress handler (SQLITE_INTERRUPT)."""
+    return _result_code(error) == 9  # noqa: PLR2004
+
+
 def _result_code(error: _types.Error) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF  # the rest says more precisely what kind of it
@@ -101,6 +107,39 @@ def open_reader(path: Path) -> Connection:
     connection = _open(f"{path.absolute().as_uri()}?mode=ro")
     _set(connection, _PRAGMAS | {"query_only": 1})
     return connection
+
+
+def open_inspector(path: Path) -> Connection:
+    """Open a connection that changes no file at all. Nobody else may write, or have the database open to write.
+
+    With a write-ahead log -shm must exist, and stays as it is: SQLite keeps an index of its own in memory.
+    """
+    wal = wal_file(path)
+    way = "readonly_shm=1" if wal.exists() and wal.stat().st_size else "immutable=1"
+    connection = _open(f"{path.absolute().as_uri()}?mode=ro&{way}")
+    _set(connection, _PRAGMAS | {"query_only": 1})
+    return connection
+
+
+def open_copy(path: Path) -> Connection:
+    """Open an empty file, to copy a database into it. The caller fsyncs the file."""
+    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
+    _set(connection, _PRAGMAS | {"synchronous": 0})
+    return connection
+
+
+def open_scratch() -> Connection:
+    """Open a database in memory, to try something."""
+    return _open("file::memory:")
+
+
+def roll_back(path: Path) -> None:
+    """Undo what a rollback journal beside the database says was not finished. Nobody else has it open."""
+    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
+    try:
+        connection.execute("PRAGMA schema_version").fetchall()  # the first look does it
+    finally:
+        connection.close()
 
 
 def _open(uri: str) -> Connection:

@@ -295,9 +295,7 @@ class SqliteLog:
 
     def _broken(self, error: sqlite3.Error) -> FatalError:
         """Translate what anything but a transaction raised."""
-        if driver.is_damage(error):
-            return recovery.damaged(self.path, error)
-        return StorageFailed(f"{self.path} cannot be used: {error}")
+        return recovery.broken(self.path, error)
 
     def _failure(self, error: sqlite3.Error) -> WalbatchError:
         """Translate what a transaction raised."""
