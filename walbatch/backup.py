@@ -167,7 +167,7 @@ class _Watch:
         if size > self._max_wal_bytes:
             raise BackupFailed(
                 f"the write-ahead log of the server has grown to {format_bytes(size)}, and cannot be trimmed while it"
-                f" is copied; the limit is {format_bytes(self._max_wal_bytes)} (--max-wal). Nothing is lost, and there is"
+                f" is copied; the limit is {format_bytes(self._max_wal_bytes)} (--max-wal). Nothing is lost, there is"
                 " no copy; try again when less comes in, write to a faster disk, or raise the limit"
             )
 

@@ -76,7 +76,7 @@ def examine(directory: Path, *, serving: bool, now_ms: int) -> Iterator[Finding]
     is_idle = not serving and file_sizes(database)[1] == 0
     try:
         # While nobody serves it, and nothing is left to take over, not even SQLite's own files are made beside it.
-        connection = driver.open_inspector(database) if is_idle else driver.open_reader(database)
+        connection = driver.open_inspector(database, with_wal=False) if is_idle else driver.open_reader(database)
     except driver.Error as error:
         yield Finding("log", Status.FAIL, f"{database} cannot be opened: {error}", "check its owner and its mode")
         return

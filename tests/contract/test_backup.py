@@ -57,6 +57,11 @@ def names_in(directory: Path) -> list[str]:
     return sorted(file.name for file in directory.iterdir())
 
 
+def replace(database: Path, copy: Path) -> None:
+    """Put a copy where a database is, beside its write-ahead log."""
+    database.write_bytes(copy.read_bytes())
+
+
 def size_of(file: Path) -> int:
     """How large a file is."""
     return file.stat().st_size
@@ -245,7 +250,7 @@ async def test_a_copy_beside_another_databases_write_ahead_log_is_refused(
         await log.append([event(name, clock, properties={"p": PADDING})])
         await deliver(log)
     used = copied(log.path, tmp_path / "used")
-    used.write_bytes(target.read_bytes())
+    replace(used, target)
     before = bytes_of([used, wal_file(used)])
     with pytest.raises(CorruptLog, match=r"belongs to another database.*empty directory") as caught:
         await open_log(used.parent, clock).__aenter__()

@@ -281,6 +281,7 @@ async def test_the_order_of_opening(killed: Path, clock: FakeClock, monkeypatch:
     for module, name in (
         (recovery, "rewrite_wal"),
         (recovery, "_inspect"),
+        (driver, "open_inspector"),
         (driver, "open_reader"),
         (driver, "open_writer"),
         (migrate, "schema_version"),

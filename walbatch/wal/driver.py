@@ -12,7 +12,6 @@ import sqlite3 as _types
 from pathlib import Path
 
 from walbatch.errors import AffectedSqlite, StorageFailed
-from walbatch.wal.files import wal_file
 
 try:
     from pysqlite3 import dbapi2 as sqlite3
@@ -55,8 +54,10 @@ def is_full(error: _types.Error) -> bool:
 
 
 def is_damage(error: _types.Error) -> bool:
-    """Say whether the file itself is at fault (SQLITE_CORRUPT, SQLITE_NOTADB)."""
-    return _result_code(error) in {11, 26}
+    """Say whether the file itself is at fault (SQLITE_CORRUPT, SQLITE_NOTADB, or a text that is no UTF-8)."""
+    # Python's own part raises the last one, without a code; it has no other operational error of its own.
+    is_undecodable = isinstance(error, sqlite3.OperationalError) and not _result_code(error)
+    return is_undecodable or _result_code(error) in {11, 26}
 
 
 def is_interrupt(error: _types.Error) -> bool:
@@ -109,13 +110,12 @@ def open_reader(path: Path) -> Connection:
     return connection
 
 
-def open_inspector(path: Path) -> Connection:
-    """Open a connection that changes no file at all. Nobody else may write, or have the database open to write.
+def open_inspector(path: Path, *, with_wal: bool) -> Connection:
+    """Open a connection that changes no file at all. Nobody may write meanwhile.
 
     With a write-ahead log -shm must exist, and stays as it is: SQLite keeps an index of its own in memory.
     """
-    wal = wal_file(path)
-    way = "readonly_shm=1" if wal.exists() and wal.stat().st_size else "immutable=1"
+    way = "readonly_shm=1" if with_wal else "immutable=1"
     connection = _open(f"{path.absolute().as_uri()}?mode=ro&{way}")
     _set(connection, _PRAGMAS | {"query_only": 1})
     return connection
@@ -131,15 +131,6 @@ def open_copy(path: Path) -> Connection:
 def open_scratch() -> Connection:
     """Open a database in memory, to try something."""
     return _open("file::memory:")
-
-
-def roll_back(path: Path) -> None:
-    """Undo what a rollback journal beside the database says was not finished. Nobody else has it open."""
-    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
-    try:
-        connection.execute("PRAGMA schema_version").fetchall()  # the first look does it
-    finally:
-        connection.close()
 
 
 def _open(uri: str) -> Connection:

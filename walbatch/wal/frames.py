@@ -38,17 +38,24 @@ Sum = tuple[int, int]
 _ZERO: Sum = (0, 0)
 
 
+def is_readable(wal: Path) -> bool:
+    """Say whether SQLite takes anything from this file; if not, it ignores it."""
+    if not wal.exists():
+        return False
+    with wal.open("rb") as file:
+        return _is_valid(file.read(_HEADER.size))
+
+
 def damage(wal: Path, database: Path) -> str | None:
     """Say what was durable and would be ignored; None if SQLite loses nothing by ignoring what it ignores."""
     with wal.open("rb") as file:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size:
             return None
-        magic, version, page_size, _, salt, stored = _HEADER.unpack(head)
+        magic, _, page_size, _, salt, stored = _HEADER.unpack(head)
         order = _MAGIC.get(magic, _NATIVE)
-        checksum = _stored(stored)
-        if magic in _MAGIC and version == _VERSION and _add(order, head[:24], _ZERO) == checksum:
-            return _after_a_break(_linked(file, page_size, order, checksum, salt))
+        if _is_valid(head):
+            return _after_a_break(_linked(file, page_size, order, _stored(stored), salt))
         page_size = _page_size(database)
         pages = _newest_pages(_linked(file, page_size, order)) if page_size else {}
     with database.open("rb") as file:
@@ -57,6 +64,13 @@ def damage(wal: Path, database: Path) -> str | None:
             if file.read(page_size) != page:
                 return "the header of its -wal is broken, and the -wal has pages that the database does not have"
     return None
+
+
+def _is_valid(head: bytes) -> bool:
+    if len(head) < _HEADER.size:
+        return False
+    magic, version, _, _, _, stored = _HEADER.unpack(head)
+    return magic in _MAGIC and version == _VERSION and _add(_MAGIC[magic], head[:24], _ZERO) == _stored(stored)
 
 
 @dataclass(frozen=True, slots=True)

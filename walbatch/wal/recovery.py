@@ -2,12 +2,13 @@
 
 1. the database is made, readable by its owner only         SQLite gives -wal and -shm the same mode
 2. a -wal beside a copy from `walbatch backup` is refused   it is another database's, and SQLite would apply it
-3. what a rollback journal holds is undone                  only a kill while a database is made leaves one
-4. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
-5. a read-only look: ours? not newer? sound?                so that a refusal changes nothing, not even -shm
-6. only then the writer opens it, migrates, and checkpoints
+3. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
+4. a read-only look: ours? not newer? sound?                so that a refusal changes nothing, not even -shm
+5. only then the writer opens it, migrates, and checkpoints
 
-What the look finds, and what it cannot find, is told in docs/backup.md.
+What the look finds, and what it cannot find, is told in docs/backup.md. A rollback journal can be there as well, if a
+kill came while SQLite turned a new database, or a copy, into one with a write-ahead log. It concerns page 1 alone, so
+the look does without it, and the writer undoes what was not finished.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog, FatalError, StorageFailed
 from walbatch.wal import driver, frames, migrate
-from walbatch.wal.files import fsync, journal_file, shm_file, wal_file
+from walbatch.wal.files import fsync, shm_file, wal_file
 
 CHECK_MAX_BYTES = 256 * 1024**2
 """A database up to this size is checked at every start, a larger one only after an unclean stop.
@@ -41,7 +42,7 @@ _ROLLBACK_MODE = 1
 
 
 def prepare(database: Path) -> None:
-    """Do steps 1 to 5. The caller owns the directory, and no connection is open.
+    """Do steps 1 to 4. The caller owns the directory, and no connection is open.
 
     Raises:
         CorruptLog: not a database of ours, or a damaged one. Restore a copy, or move it away to start anew.
@@ -58,8 +59,6 @@ def prepare(database: Path) -> None:
     if unclean:
         refuse_foreign_wal(database)
         rewrite_wal(wal)
-    elif _is_half_made(database):
-        driver.roll_back(database)
     fsync(database.parent)
     if database.stat().st_size or unclean:
         _inspect(database, unclean=unclean)
@@ -89,19 +88,6 @@ def _head(database: Path) -> bytes:
         return file.read(_HEAD_BYTES)
 
 
-def _is_half_made(database: Path) -> bool:
-    """Say whether a kill interrupted SQLite while it made this database one with a write-ahead log."""
-    journal = journal_file(database)
-    if not journal.exists() or not journal.stat().st_size:
-        return False
-    # A stranger's database is left as it is, to be refused. One page without our mark is a new one of ours.
-    ours = int.from_bytes(_head(database)[68:72], "big") == migrate.APPLICATION_ID
-    return ours or database.stat().st_size <= _NEW_BYTES
-
-
-_NEW_BYTES = 4096
-
-
 def rewrite_wal(wal: Path) -> None:
     """Write the file's bytes to itself and fsync.
 
@@ -122,34 +108,46 @@ def rewrite_wal(wal: Path) -> None:
 
 def _inspect(database: Path, *, unclean: bool) -> None:
     limit = CHECK_AFTER_CRASH_MAX_BYTES if unclean else CHECK_MAX_BYTES
+    if unclean and wal_file(database).stat().st_size <= CHECK_WAL_MAX_BYTES:
+        lost = frames.damage(wal_file(database), database)
+        if lost is not None:
+            raise damaged(database, lost)
+    checked = database.stat().st_size <= limit
+    if checked:
+        _read_through(database)
     try:
-        if unclean and wal_file(database).stat().st_size <= CHECK_WAL_MAX_BYTES:
-            lost = frames.damage(wal_file(database), database)
-            if lost is not None:
-                raise damaged(database, lost)
-        checked = database.stat().st_size <= limit
-        if checked:
-            _read_through(database)
-        with inspecting(database) as connection:
-            version = migrate.schema_version(connection)
-            if checked:
-                findings = [row[0] for row in connection.execute("PRAGMA quick_check(5)").fetchall()]
-                if findings != ["ok"]:
-                    raise damaged(database, findings[0])
-            migrate.check_tables(connection, version)
-    except driver.Error as error:
+        try:
+            with inspecting(database) as connection:
+                _look(database, connection, checked=checked)
+        except driver.Error as error:
+            if driver.is_damage(error):
+                raise
+            # Another process looks into the log at this moment, and uses -shm: do as it does.
+            with closing(driver.open_reader(database)) as connection:
+                _look(database, connection, checked=checked)
+    except (driver.Error, UnicodeDecodeError) as error:  # the latter if SQLite's message quotes a bad byte
         raise damaged(database, error) from error
+
+
+def _look(database: Path, connection: driver.Connection, *, checked: bool) -> None:
+    version = migrate.schema_version(connection)
+    if checked:
+        findings = [row[0] for row in connection.execute("PRAGMA quick_check(5)").fetchall()]
+        if findings != ["ok"]:
+            raise damaged(database, findings[0])
+    migrate.check_tables(connection, version)
 
 
 @contextmanager
 def inspecting(database: Path) -> Iterator[driver.Connection]:
     """Yield a connection that leaves every file as it was. The caller owns the directory."""
-    shm, wal = shm_file(database), wal_file(database)
-    missing = wal.exists() and wal.stat().st_size > 0 and not shm.exists()
+    shm = shm_file(database)
+    with_wal = frames.is_readable(wal_file(database))
+    missing = with_wal and not shm.exists()
     if missing:
         os.close(os.open(shm, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
-        connection = driver.open_inspector(database)
+        connection = driver.open_inspector(database, with_wal=with_wal)
         try:
             yield connection
         finally:
