@@ -4,7 +4,7 @@ What a kill leaves, by where it happens
     while the copy is made      the old schema, and a part of a copy that the next migration removes
     after it has its name       the old schema, and the whole copy; the next migration makes it anew
     within a step               the schema before that step: its transaction is undone when the log is opened
-    after a step                the schema of that step; the next start goes on with the one after it
+    after a step                the schema of that step, and the copy; the next start goes on with the step after it
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def migrate(connection: Connection, path: Path) -> list[int]:
     """Apply what is pending and return the new versions. A copy is made first, unless the database is empty.
 
     Each step is one transaction with its version number in it: a crash leaves either the old schema or the new one.
-
-    Raises:
-        StorageFailed: there is no room for the copy. Nothing was changed; make room, and start again.
+    `check_room` was asked before the database was opened to write.
     """
     steps = pending(connection)
     if steps and schema_version(connection):
@@ -104,28 +102,20 @@ def migrate(connection: Connection, path: Path) -> list[int]:
     return [number for number, _ in steps]
 
 
-def copy_before(connection: Connection, path: Path, version: int) -> None:
-    """Keep the database as it is before a migration to a version: complete, or not under that name.
+def version_in(copy: Path) -> int:
+    """Return the schema version of a file that nobody has open."""
+    with copy.open("rb") as file:
+        return int.from_bytes(file.read(64)[60:], "big")  # https://sqlite.org/fileformat2.html section 1.3
+
+
+def check_room(connection: Connection, path: Path) -> None:
+    """Return if there is nothing to migrate, or room for the copy that is made before it.
 
     Raises:
-        StorageFailed: there is no room.
+        StorageFailed: there is too little. Make room, and start again.
     """
-    copy = path.with_name(f"{path.name}.before-v{version}")
-    part = copy.with_name(f"{copy.name}.partial")
-    part.unlink(missing_ok=True)
-    _check_room(connection, path)
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # as private as the original
-    try:
-        connection.execute("VACUUM INTO ?", (str(part),))
-        fsync(part)
-    except BaseException:
-        part.unlink()
-        raise
-    part.replace(copy)
-    fsync(copy.parent)
-
-
-def _check_room(connection: Connection, path: Path) -> None:
+    if schema_version(connection) == 0 or not pending(connection):
+        return
     pages, page_size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     disk = os.statvfs(path.parent)
     free = disk.f_bavail * disk.f_frsize
@@ -135,3 +125,24 @@ def _check_room(connection: Connection, path: Path) -> None:
             f" too little for a copy of the {format_bytes(pages * page_size)} as they are now."
             " Nothing was changed; make room, and start again"
         )
+
+
+def copy_before(connection: Connection, path: Path, version: int) -> None:
+    """Keep the database as it is before a migration to a version: complete, or not under that name.
+
+    If a migration to that version was killed between two of its steps, the copy from before the first one stays.
+    """
+    copy = path.with_name(f"{path.name}.before-v{version}")
+    if copy.exists() and version_in(copy) < schema_version(connection):
+        return
+    part = copy.with_name(f"{copy.name}.partial")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # as private as the original
+    try:
+        connection.execute("VACUUM INTO ?", (str(part),))
+        fsync(part)
+    except BaseException:
+        part.unlink()
+        raise
+    part.replace(copy)
+    fsync(copy.parent)

@@ -3,7 +3,7 @@
 1. the database is made, readable by its owner only         SQLite gives -wal and -shm the same mode
 2. a -wal beside a copy from `walbatch backup` is refused   it is another database's, and SQLite would apply it
 3. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
-4. a read-only look: ours? not newer? sound?                so that a refusal changes nothing, not even -shm
+4. a read-only look: ours? not newer? sound? any room?     so that a refusal changes nothing, not even -shm
 5. only then the writer opens it, migrates, and checkpoints
 
 What the look finds, and what it cannot find, is told in docs/backup.md. A rollback journal can be there as well, if a
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog, FatalError, StorageFailed
@@ -48,6 +48,7 @@ def prepare(database: Path) -> None:
         CorruptLog: not a database of ours, or a damaged one. Restore a copy, or move it away to start anew.
         SchemaTooNew: run the newer walbatch.
         ConfigurationError: it is a link.
+        StorageFailed: the schema must be updated, and there is no room for the copy that is made before.
     """
     if database.is_symlink() or (database.exists() and database.stat().st_nlink > 1):
         # SQLite names -wal and its locks after the path: under a second name they would not be found.
@@ -116,15 +117,8 @@ def _inspect(database: Path, *, unclean: bool) -> None:
     if checked:
         _read_through(database)
     try:
-        try:
-            with inspecting(database) as connection:
-                _look(database, connection, checked=checked)
-        except driver.Error as error:
-            if driver.is_damage(error):
-                raise
-            # Another process looks into the log at this moment, and uses -shm: do as it does.
-            with closing(driver.open_reader(database)) as connection:
-                _look(database, connection, checked=checked)
+        with inspecting(database) as connection:
+            _look(database, connection, checked=checked)
     except (driver.Error, UnicodeDecodeError) as error:  # the latter if SQLite's message quotes a bad byte
         raise damaged(database, error) from error
 
@@ -136,6 +130,7 @@ def _look(database: Path, connection: driver.Connection, *, checked: bool) -> No
         if findings != ["ok"]:
             raise damaged(database, findings[0])
     migrate.check_tables(connection, version)
+    migrate.check_room(connection, database)
 
 
 @contextmanager
