@@ -148,3 +148,28 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         assert slow.wait() == 130
         assert not list(tmp_path.glob("copy.db*"))
         assert server.stop() == 0
+
+
+def test_the_doctor_looks_at_a_running_server_and_at_a_damaged_log(tmp_path: Path) -> None:
+    """Exit code 0 with a line a check while it is served; 65, and every other check, when its file is damaged."""
+    with site(tmp_path, destination="stdout") as here:
+        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
+        server = here.serve()
+        here.run("send", "--event", "Tick", "--distinct-id", "u1")
+        here.drained()
+        lines = here.run("doctor").stdout.splitlines()
+        assert f"ok    server: pid {server.process.pid} accepts records" in lines
+        assert not [line for line in lines if line.startswith("fail")]
+        assert server.stop() == 0
+        content = (here.data / "events.db").read_bytes()
+        (here.data / "events.db").write_bytes(content[:4096] + bytes(len(content) - 4096))
+        found = here.run("doctor", "--json", check=False)
+        document = json.loads(found.stdout)
+        assert (found.returncode, document["exit_code"], found.stderr) == (65, 65, "")
+        assert {"check": "settings", "status": "ok", "text": "destinations: stdout", "fix": "", "damaged": False} in (
+            document["checks"]
+        )
+        assert any(check["damaged"] for check in document["checks"])
+        refused = here.run("serve", check=False)
+        assert refused.returncode == 65
+        assert "walbatch doctor" in refused.stderr
