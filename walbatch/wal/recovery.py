@@ -174,6 +174,6 @@ def damaged(database: Path, finding: object) -> CorruptLog:
 
 _ADVICE = (
     "Keep a copy of the whole directory, look with `walbatch doctor`; then restore a backup, or"
-    " recover what can be read with `sqlite3 events.db .recover`, or move the directory away to start anew;"
+    " recover what can be read with `sqlite3 events.db .dump`, or move the directory away to start anew;"
     " docs/backup.md has the steps"
 )
