@@ -12,7 +12,9 @@ from typer.core import TyperGroup
 
 from walbatch.errors import WalbatchError
 
+from .backup import backup
 from .dead import app as dead
+from .doctor import doctor
 from .erase import erase
 from .health import health
 from .migrate import migrate
@@ -48,6 +50,6 @@ app = typer.Typer(
     epilog="Try it without an account: `walbatch sink`, then `walbatch serve`. Settings: .env.example.",
 )
 # The three that people come for stand first.
-for command in (serve, stats, replay, send, sink, erase, migrate, health, version):
+for command in (serve, stats, replay, send, sink, erase, backup, doctor, migrate, health, version):
     app.command()(command)
 app.add_typer(dead, name="dead")

@@ -32,6 +32,8 @@ def migrate(
                 if dry_run
                 else schema.migrate(connection, database)
             )
+        except driver.Error as error:
+            raise recovery.broken(database, error) from error
         finally:
             connection.close()
     if not steps:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from log_records import EVENTS, NOW, executed, ids, mode, modes_in, open_log
+from log_records import EVENTS, NOW, copied, executed, ids, mode, modes_in, open_log
+from version_1 import make_version_1
 
-from walbatch.errors import StorageFailed
+from walbatch.errors import SchemaTooNew, StorageFailed
 from walbatch.event import Kind
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane, driver, migrate
@@ -65,30 +69,58 @@ async def test_a_migration_that_fails_leaves_the_old_schema(
         assert ids(await log.fetch(EVENTS, NOW)) == "b"
 
 
-VERSION_1 = """
-INSERT INTO events (seq, kind, event_id, payload, received_at_ms) VALUES
-  (1, 0, 'a', '{"event":"a","properties":{"time":1,"distinct_id":"u1"}}', 5),
-  (2, 1, 'p', '{"$distinct_id":"u1","$set":{}}', 6),
-  (3, 0, 'b', '{"event":"b","properties":{"time":2,"distinct_id":"u1"}}', 7),
-  (4, 0, 'c', '{"event":"c","properties":{"time":3,"distinct_id":"u1"}}', 8);
-UPDATE accepted SET count = 3, bytes = 150 WHERE kind = 0;
-UPDATE accepted SET count = 1, bytes = 31 WHERE kind = 1;
-INSERT INTO cursors (destination, kind, settled_through, sent, dead, settled_bytes) VALUES
-  ('there', 0, 3, 1, 1, 100), ('there', 1, 0, 0, 0, 0), ('elsewhere', 0, 0, 0, 0, 0), ('elsewhere', 1, 0, 0, 0, 0);
-INSERT INTO dead_letters (destination, seq, kind, code, field, reason, at_ms) VALUES ('there', 3, 0, 400, 'f', 'r', 9);
-INSERT INTO destinations (name, state, failures, last_error) VALUES ('there', 'open', 7, '503');
-"""
-"""A log of the first schema: at `there` a was sent, b refused, and c and p wait; `elsewhere` got nothing yet."""
+def digests(directory: Path) -> dict[str, str]:
+    """What is in each file of a log that nobody has open, but for the lock, which says who looked last."""
+    files = [file for file in directory.iterdir() if file.name != "walbatch.lock"]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def make_version_1(directory: Path) -> None:
-    """Make such a log."""
-    directory.mkdir(mode=0o700)
-    connection = driver.open_writer(directory / "events.db")
-    sql = migrate.migrations()[0][1]
-    connection.executescript(f"{sql} PRAGMA application_id = {migrate.APPLICATION_ID}; PRAGMA user_version = 1;")
-    connection.executescript(VERSION_1)
-    connection.close()
+async def test_without_room_for_the_copy_nothing_is_changed(
+    directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update is refused with the exit code of a disk, and says how much is needed; with room it is made."""
+    make_version_1(directory)
+    before = digests(directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+        with pytest.raises(
+            StorageFailed, match=r"4KiB are free .* copy of the \d+KiB .* Nothing was changed"
+        ) as caught:
+            await open_log(directory, clock, "there").__aenter__()
+    assert caught.value.exit_code == 74
+    assert digests(directory) == before
+    async with open_log(directory, clock, "there"):
+        pass
+
+
+async def test_a_copy_that_fails_half_way_is_removed(
+    directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy has its name only when it is whole, and on the disk."""
+
+    def fail(_path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    make_version_1(directory)
+    monkeypatch.setattr(migrate, "fsync", fail)
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        await open_log(directory, clock, "there").__aenter__()
+    assert set(modes_in(directory)) == {"events.db", "walbatch.lock"}
+
+
+async def test_an_older_program_leaves_every_file_as_it_was(
+    stopped: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 78 before anything is written, also beside a write-ahead log of the newer program."""
+    async with open_log(stopped.parent, clock) as log:
+        await executed(log, "PRAGMA user_version = 99")
+        newer = copied(log.path, stopped.parent.parent / "newer")
+    for directory in (stopped.parent, newer.parent):
+        before = digests(directory)
+        with pytest.raises(SchemaTooNew, match="version 99") as caught:
+            await open_log(directory, clock).__aenter__()
+        assert caught.value.exit_code == 78
+        assert digests(directory) == before
 
 
 async def test_a_log_of_the_first_version_goes_on_with_all_its_counts(directory: Path, clock: FakeClock) -> None:

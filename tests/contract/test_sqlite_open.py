@@ -317,6 +317,7 @@ async def test_the_order_of_opening(killed: Path, clock: FakeClock, monkeypatch:
     for module, name in (
         (recovery, "rewrite_wal"),
         (recovery, "_inspect"),
+        (driver, "open_inspector"),
         (driver, "open_reader"),
         (driver, "open_writer"),
         (migrate, "schema_version"),
@@ -324,7 +325,9 @@ async def test_the_order_of_opening(killed: Path, clock: FakeClock, monkeypatch:
         watch(module, name)
     async with open_log(killed.parent, clock):
         pass
-    assert steps[:5] == ["rewrite_wal", "_inspect", "open_reader", "schema_version", "open_writer"]
+    before = steps[: steps.index("open_writer")]
+    assert before[:4] == ["rewrite_wal", "_inspect", "open_inspector", "schema_version"]
+    assert "open_reader" not in before
     assert steps[-2:] == ["open_reader"] * 2
     assert steps.count("rewrite_wal") == 1
 

@@ -21,7 +21,8 @@ from crash_life import Life, Tally, survey
 from crash_process import Machine, System, simulated
 
 from walbatch.errors import StorageFailed
-from walbatch.wal import driver, migrate, recovery
+from walbatch.wal import driver, frames, migrate, recovery
+from walbatch.wal.files import wal_file
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -227,14 +228,21 @@ def without_the_rewrite(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_any_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, and no checkpoint at the start."""
+    """The same, and at the start neither a search for damage nor a checkpoint."""
     without_the_rewrite(monkeypatch)
+    monkeypatch.setattr(frames, "damage", lambda _wal, _database: None)
     monkeypatch.setattr(driver, "checkpoint", lambda _connection: True)
 
 
 def without_the_wal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delete -wal, as people do to free space."""
-    monkeypatch.setattr(recovery, "rewrite_wal", lambda wal: wal.unlink())
+    prepare = recovery.prepare
+
+    def delete_and_prepare(database: Path) -> None:
+        wal_file(database).unlink(missing_ok=True)
+        prepare(database)
+
+    monkeypatch.setattr(recovery, "prepare", delete_and_prepare)
 
 
 def synchronous(value: int) -> Callable[[pytest.MonkeyPatch], None]:
@@ -243,7 +251,7 @@ def synchronous(value: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 CONTROLS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Life], None], set[str], set[str]]] = {
-    "synchronous=NORMAL": (synchronous(1), ordinary, {"lost"}, {"corrupt", "conservation"}),
+    "synchronous=NORMAL": (synchronous(1), ordinary, {"lost"}, {"conservation"}),
     "synchronous=OFF": (synchronous(0), checkpoints, {"corrupt", "lost"}, set()),
     "-wal is not written again": (without_any_cure, behind_a_hole, {"lost"}, {"corrupt", "conservation"}),
     "a checkpoint instead": (without_the_rewrite, checkpoint_of_a_hole, {"corrupt"}, set()),

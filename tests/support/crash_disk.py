@@ -101,6 +101,12 @@ class Disk:
         self._pending_names.append((name, None))
         self.watch("remove", name)
 
+    def rename(self, name: str, target: str) -> None:
+        """Give a file another name. The medium may know neither of it, until the folder is synced."""
+        self.files[target] = self.files.pop(name)
+        self._pending_names += [(target, self.files[target]), (name, None)]
+        self.watch("rename", name)
+
     def write(self, name: str, file: File, change: Change) -> None:
         """Change a file.
 

@@ -22,7 +22,7 @@ from walbatch.batching import BatchPolicy
 from walbatch.errors import Unavailable
 from walbatch.routing import Router
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Batch, Lane, driver, migrate, recovery
+from walbatch.wal import Batch, Lane, copying, driver, files, migrate, recovery
 from walbatch.wal.disk import Disk as KnownDisk
 from walbatch.wal.files import DATABASE_FILE
 from walbatch.wal.sqlite import SqliteLog
@@ -77,10 +77,14 @@ class DiskPath:
         """Return nothing: there are no copies that were saved."""
         return []
 
-    def open(self, mode: str) -> io.BytesIO:
+    def open(self, mode: str, buffering: int = -1) -> io.BytesIO:  # noqa: ARG002
         """Read the file."""
         assert mode == "rb"
         return io.BytesIO(bytes(self.disk.files[self.name].cache))
+
+    def replace(self, target: DiskPath) -> None:
+        """Give the file another name."""
+        self.disk.rename(self.name, target.name)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove the file."""
@@ -133,6 +137,10 @@ class System:
         path, _ = self._open[descriptor]
         return path.stat()
 
+    def statvfs(self, _path: DiskPath) -> SimpleNamespace:
+        """Return that there is room."""
+        return SimpleNamespace(f_bavail=2**30, f_frsize=4096)
+
     def fsync(self, descriptor: int) -> None:
         """Sync a file, or the folder."""
         path, file = self._open[descriptor]
@@ -152,10 +160,11 @@ class Machine:
 
 def simulated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Make walbatch's log use disks in memory until the test ends."""
-    machine = Machine(Disks(folder), Dbapi())
+    disks = Disks(folder)
+    machine = Machine(disks, Dbapi(disks))
     monkeypatch.setattr(driver, "sqlite3", machine.dbapi)
     system = System()
-    for module in (recovery, migrate):
+    for module in (recovery, migrate, copying, files):
         monkeypatch.setattr(module, "os", system)
     return machine
 

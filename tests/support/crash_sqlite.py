@@ -262,14 +262,29 @@ class Dbapi:
     """What `walbatch.wal.driver` takes for its `sqlite3`."""
 
     Error = driver.Error
+    OperationalError = vars(driver)["sqlite3"].OperationalError
 
-    def __init__(self) -> None:
+    def __init__(self, disks: Disks) -> None:
         self.opened: Callable[[Connection], None] = lambda _connection: None
+        self._disks = disks
 
     def connect(self, name: str, **_settings: Any) -> sqlite3.Connection:
-        """Open a database on a mounted disk."""
+        """Open a database on a mounted disk, or one in memory."""
+        if name.startswith("file::memory:") or "immutable=1" in name:
+            return self._in_memory(name)
         with _translated():
             flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
             connection = Connection(apsw.Connection(name, flags=flags, vfs=_NAME))
         self.opened(connection)
         return connection  # type: ignore[return-value]
+
+    def _in_memory(self, name: str) -> sqlite3.Connection:
+        """Open nothing, or what a file has at this moment, without its log and its journal."""
+        raw = apsw.Connection(":memory:")
+        if "immutable=1" in name:
+            disk, short = self._disks.find(name.removeprefix("file://").partition("?")[0])
+            content = bytearray(disk.files[short].cache)
+            content[18:20] = b"\1\1" if content else b""  # there is no log in memory
+            with _translated():
+                raw.deserialize("main", bytes(content))
+        return Connection(raw)  # type: ignore[return-value]

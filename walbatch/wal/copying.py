@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from walbatch.wal.driver import Connection
+from walbatch.wal.files import fsync
 
 
 def copy_into(connection: Connection, target: Path) -> None:
@@ -16,15 +17,11 @@ def copy_into(connection: Connection, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    connection.execute("VACUUM INTO ?", (str(partial),))
-    _fsync(partial)
-    partial.rename(target)
-    _fsync(target.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        connection.execute("VACUUM INTO ?", (str(partial),))
+        fsync(partial)
+    except BaseException:
+        partial.unlink()
+        raise
+    partial.replace(target)
+    fsync(target.parent)

@@ -133,6 +133,4 @@ def broken(path: Path, error: sqlite3.Error) -> WalbatchError:
     """Translate what anything but a transaction raised."""
     if driver.is_interrupted(error):
         return TooLong("this was ended, as it kept the log from being trimmed; ask for less at a time")
-    if driver.is_damage(error):
-        return recovery.damaged(path, error)
-    return StorageFailed(f"{path} cannot be used: {error}")
+    return recovery.broken(path, error)

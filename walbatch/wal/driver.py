@@ -68,8 +68,15 @@ def is_interrupted(error: _types.Error) -> bool:
 
 
 def is_damage(error: _types.Error) -> bool:
-    """Say whether the file itself is at fault (SQLITE_CORRUPT, SQLITE_NOTADB)."""
-    return _result_code(error) in {11, 26}
+    """Say whether the file itself is at fault (SQLITE_CORRUPT, SQLITE_NOTADB, or a text that is no UTF-8)."""
+    # Python's own part raises the last one, without a code; it has no other operational error of its own.
+    is_undecodable = isinstance(error, sqlite3.OperationalError) and not _result_code(error)
+    return is_undecodable or _result_code(error) in {11, 26}
+
+
+def is_interrupt(error: _types.Error) -> bool:
+    """Say whether a statement was ended by the connection's progress handler (SQLITE_INTERRUPT)."""
+    return _result_code(error) == 9  # noqa: PLR2004
 
 
 def _result_code(error: _types.Error) -> int:
@@ -130,13 +137,27 @@ def open_reader(path: Path) -> Connection:
     return connection
 
 
-def play_back_journal(path: Path) -> None:
-    """Undo a transaction that a crash cut off before the database was in WAL mode. A reader is not able to."""
+def open_inspector(path: Path, *, with_wal: bool) -> Connection:
+    """Open a connection that changes no file at all. Nobody may write meanwhile.
+
+    With a write-ahead log -shm must exist, and stays as it is: SQLite keeps an index of its own in memory.
+    """
+    way = "readonly_shm=1" if with_wal else "immutable=1"
+    connection = _open(f"{path.absolute().as_uri()}?mode=ro&{way}")
+    _set(connection, _PRAGMAS | {"query_only": 1})
+    return connection
+
+
+def open_copy(path: Path) -> Connection:
+    """Open an empty file, to copy a database into it. The caller fsyncs the file."""
     connection = _open(f"{path.absolute().as_uri()}?mode=rw")
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-    finally:
-        connection.close()
+    _set(connection, _PRAGMAS | {"synchronous": 0})
+    return connection
+
+
+def open_scratch() -> Connection:
+    """Open a database in memory, to try something."""
+    return _open("file::memory:")
 
 
 def _open(uri: str) -> Connection:

@@ -1,4 +1,4 @@
-"""What the log's files are called, and how large they are."""
+"""What the log's files are called, how large they are, and how one gets onto the disk."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def wal_file(database: Path) -> Path:
     return database.with_name(f"{database.name}-wal")
 
 
-def index_file(database: Path) -> Path:
-    """Return the index of that log, which readers and writers share."""
+def shm_file(database: Path) -> Path:
+    """Return SQLite's index of the write-ahead log. It is made anew whenever it is needed, so it never holds data."""
     return database.with_name(f"{database.name}-shm")
+
+
+def journal_file(database: Path) -> Path:
+    """Return SQLite's rollback journal: there only while a database is made one with a write-ahead log."""
+    return database.with_name(f"{database.name}-journal")
 
 
 def rescued_files(database: Path) -> list[Path]:
     """Return the copies that were saved from under a server whose files were taken away, oldest first."""
     return sorted(database.parent.glob(f"{database.name}.rescued-*[0-9]"), key=lambda copy: copy.stat().st_mtime_ns)
-
-
-def journal_file(database: Path) -> Path:
-    """Return SQLite's rollback journal beside a database: there is one only while the database is being made."""
-    return database.with_name(f"{database.name}-journal")
 
 
 def file_sizes(database: Path) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def other_files(database: Path) -> list[Path]:
 
     Links are named, and not followed.
     """
-    live = {database, wal_file(database), _index_file(database)}
+    live = {database, wal_file(database), shm_file(database)}
     found = (Path(folder, name) for folder, _, names in os.walk(database.parent) for name in names if ".db" in name)
     return sorted(path for path in found if path not in live)
 
@@ -50,7 +50,7 @@ def readers(database: Path) -> list[int]:
     (https://sqlite.org/walformat.html#wal_locks).
     """
     try:
-        inode = str(_index_file(database).stat().st_ino)
+        inode = str(shm_file(database).stat().st_ino)
         rows = [line.split() for line in _LOCKS.read_text().splitlines()]
     except OSError:
         return []
@@ -64,8 +64,13 @@ _LOCKS, _LOCK_FIELDS = Path("/proc/locks"), 8
 _READ_LOCKS = range(123, 128)
 
 
-def _index_file(database: Path) -> Path:
-    return database.with_name(f"{database.name}-shm")
+def fsync(path: Path) -> None:
+    """Have a file, or the names in a directory, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from walbatch.errors import ConfigurationError, StorageFailed
 from walbatch.wal.copying import copy_into
 from walbatch.wal.driver import Connection, Error
-from walbatch.wal.files import index_file, rescued_files, wal_file
+from walbatch.wal.files import rescued_files, shm_file, wal_file
 from walbatch.wal.ownership import Ownership
 
 
@@ -69,7 +69,7 @@ def adopt(database: Path) -> None:
             f" with that, move {database.name}, {database.name}-wal and {database.name}-shm away; to go on without it,"
             " move the copy away"
         )
-    for rest in (wal_file(database), index_file(database)):  # of the file that is gone; the copy is complete
+    for rest in (wal_file(database), shm_file(database)):  # of the file that is gone; the copy is complete
         rest.unlink(missing_ok=True)
     copies[-1].rename(database)
 

@@ -1,4 +1,11 @@
-"""Bring a database to this program's schema: numbered files, forward only, one transaction each."""
+"""Bring a database to this program's schema: numbered files, forward only, one transaction each.
+
+What a kill leaves, by where it happens
+    while the copy is made      the old schema, and a part of a copy that the next migration removes
+    after it has its name       the old schema, and the whole copy; the next migration makes it anew
+    within a step               the schema before that step: its transaction is undone when the log is opened
+    after a step                the schema of that step, and the copy; the next start goes on with the step after it
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,10 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from walbatch.errors import CorruptLog, SchemaTooNew
+from walbatch.errors import CorruptLog, SchemaTooNew, StorageFailed
+from walbatch.units import format_bytes
+from walbatch.wal import driver
+from walbatch.wal.copying import copy_into
 from walbatch.wal.driver import Connection
 
 APPLICATION_ID = 0x57414C42
@@ -32,6 +42,8 @@ def schema_version(connection: Connection) -> int:
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if identity != APPLICATION_ID and (identity or version or tables):
         raise CorruptLog("the database in the data directory is not walbatch's; it was left as it is")
+    if tables and not version:
+        raise CorruptLog("the database has tables and no schema version, so it is damaged; it was left as it is")
     newest = migrations()[-1][0]
     if version > newest:
         raise SchemaTooNew(
@@ -47,14 +59,42 @@ def pending(connection: Connection) -> list[tuple[int, str]]:
     return [(number, sql) for number, sql in migrations() if number > version]
 
 
+def check_tables(connection: Connection, version: int) -> None:
+    """Compare the tables and columns with those of a schema version; what people added does not matter.
+
+    Raises:
+        CorruptLog: one is missing, or is another.
+    """
+    scratch = driver.open_scratch()
+    try:
+        for number, sql in migrations():
+            if number <= version:
+                scratch.executescript(sql)
+        wanted = _columns(scratch)
+    finally:
+        scratch.close()
+    different = wanted - _columns(connection)
+    if different:
+        table, column, kind = min(different)
+        raise CorruptLog(f"the database is damaged: its table {table} has no column {column} {kind}")
+
+
+def _columns(connection: Connection) -> set[tuple[str, str, str]]:
+    rows = connection.execute(
+        "SELECT t.name, c.name, c.type FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'"
+    )
+    return set(rows.fetchall())
+
+
 def migrate(connection: Connection, path: Path) -> list[int]:
     """Apply what is pending and return the new versions. A copy is made first, unless the database is empty.
 
     Each step is one transaction with its version number in it: a crash leaves either the old schema or the new one.
+    `check_room` was asked before the database was opened to write.
     """
     steps = pending(connection)
     if steps and schema_version(connection):
-        _copy_before(connection, path, steps[-1][0])
+        copy_before(connection, path, steps[-1][0])
     for number, sql in steps:
         connection.executescript(
             f"BEGIN EXCLUSIVE; {sql} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
@@ -62,14 +102,37 @@ def migrate(connection: Connection, path: Path) -> list[int]:
     return [number for number, _ in steps]
 
 
-def _copy_before(connection: Connection, path: Path, version: int) -> None:
+def version_in(copy: Path) -> int:
+    """Return the schema version of a file that nobody has open."""
+    with copy.open("rb") as file:
+        return int.from_bytes(file.read(64)[60:], "big")  # https://sqlite.org/fileformat2.html section 1.3
+
+
+def check_room(connection: Connection, path: Path) -> None:
+    """Return if there is nothing to migrate, or room for the copy that is made before it.
+
+    Raises:
+        StorageFailed: there is too little. Make room, and start again.
+    """
+    if schema_version(connection) == 0 or not pending(connection):
+        return
+    pages, page_size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    disk = os.statvfs(path.parent)
+    free = disk.f_bavail * disk.f_frsize
+    if free < pages * page_size:
+        raise StorageFailed(
+            f"the database's schema must be updated, and {format_bytes(free)} are free on the disk of {path.parent}:"
+            f" too little for a copy of the {format_bytes(pages * page_size)} as they are now."
+            " Nothing was changed; make room, and start again"
+        )
+
+
+def copy_before(connection: Connection, path: Path, version: int) -> None:
+    """Keep the database as it is before a migration to a version: complete, or not under that name.
+
+    If a migration to that version was killed between two of its steps, the copy from before the first one stays.
+    """
     copy = path.with_name(f"{path.name}.before-v{version}")
-    copy.unlink(missing_ok=True)
-    os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # as private as the original
-    connection.execute("VACUUM INTO ?", (str(copy),))
-    for target in (copy, copy.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if copy.exists() and version_in(copy) < schema_version(connection):
+        return
+    copy_into(connection, copy)
