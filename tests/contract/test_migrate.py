@@ -15,7 +15,7 @@ from version_1 import make_version_1
 from walbatch.errors import SchemaTooNew, StorageFailed
 from walbatch.event import Kind
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Lane, driver, migrate
+from walbatch.wal import Lane, copying, driver, migrate
 
 NEXT = (4, "ALTER TABLE events ADD COLUMN extra TEXT;")
 
@@ -102,7 +102,7 @@ async def test_a_copy_that_fails_half_way_is_removed(
         raise OSError(5, "Input/output error")
 
     make_version_1(directory)
-    monkeypatch.setattr(migrate, "fsync", fail)
+    monkeypatch.setattr(copying, "fsync", fail)
     with pytest.raises(StorageFailed, match="Input/output error"):
         await open_log(directory, clock, "there").__aenter__()
     assert set(modes_in(directory)) == {"events.db", "walbatch.lock"}
