@@ -310,8 +310,19 @@ def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backl
         connection.execute("COMMIT")
 
 
+def _oldest_pending_at_ms(connection: Connection, lane: Lane, bit: int, watermark: int) -> int | None:
+    """Return when the first record above a watermark was received that is not in what is settled above it, too."""
+    first = Offset(watermark + 1)
+    for settled in islands(connection, lane.destination, lane.kind, watermark):
+        owed, _ = read_span(connection, lane.kind, bit, Span(first, Offset(settled.first - 1)), _ONE)
+        if owed:
+            return owed[0].received_at_ms
+        first = Offset(settled.last + 1)
+    return oldest_received_at_ms(connection, lane.kind, bit, first)
+
+
 def _lane_backlog(connection: Connection, lane: Lane, bit: int, counts: LaneCounts, position: Position) -> LaneBacklog:
-    oldest = oldest_received_at_ms(connection, lane.kind, bit, position.watermark + 1) if counts.pending else None
+    oldest = _oldest_pending_at_ms(connection, lane, bit, position.watermark) if counts.pending else None
     return LaneBacklog(
         name=lane.name,
         accepted=counts.accepted,
