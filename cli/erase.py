@@ -123,7 +123,7 @@ def _tell(receipt: dict[str, Any]) -> None:
         arrived = f"{share['sent']:,} had been sent"
         arrived += f", {share['held']:,} may have arrived" if share["held"] else ""
         todo = f": erase the person {there} as well" if share["sent"] or share["held"] else ""
-        lines.append(f"{share['name']}: {arrived}{todo}; {share['pending']:,} were pending and never went out")
+        lines.append(f"{share['name']}: {arrived}{todo}; {share['pending']:,} were pending, not known to have arrived")
     lines += (f"{copy}: deleted" for copy in receipt["copies_deleted"])
     lines += _left(receipt)
     for line in lines:

@@ -53,7 +53,7 @@ class Share:
     resolved: int = 0
     """Refused, then replayed or discarded. A copy that was replayed is a record of its own."""
     pending: int = 0
-    """Never went out."""
+    """Not delivered, as far as is known: one whose request had no answer may have arrived all the same."""
 
 
 @dataclass(slots=True)

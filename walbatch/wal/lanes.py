@@ -10,7 +10,7 @@ something below was still in flight, is stored as ranges, and comes back as isla
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, groupby
 from typing import NamedTuple
@@ -157,6 +157,16 @@ class LaneState:
         live = sum(offset >= self._next for offset in waiting)
         self.live -= live
         self.behind -= len(waiting) - live
+
+    def spans_of(self, offsets: Iterable[Offset]) -> list[Span]:
+        """Return the spans in which these offsets lie."""
+        places = {bisect_right(self._spans, offset, key=lambda span: span.first) - 1 for offset in offsets}
+        return [self._spans[place] for place in sorted(places) if place >= 0]
+
+    def forget(self, span: Span) -> None:
+        """Drop a span that has no records any more, so that it does not hold back the watermark."""
+        if span in self._spans:
+            self._spans.remove(span)
 
     def settle(self, first: Offset, given_back: Sequence[Run]) -> None:
         """Forget the batch that begins here, and take back what of it was not settled."""

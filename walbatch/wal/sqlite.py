@@ -321,12 +321,18 @@ class SqliteLog:
         """
         erased = cast(Erased, await self._commits.submit(Erase(offsets)))
         for lane in self._states.keys() & erased.found.lanes.keys():
-            first = self._states[lane].next_span(live=True).first
-            oldest = await self._ask(
-                self._reader, store.oldest_received_at_ms, lane.kind, self._bits[lane.destination], first
-            )
-            self._start_wait(lane, oldest)
+            await self._tidy(lane, erased.found.lanes[lane].pending)
         return erased
+
+    async def _tidy(self, lane: Lane, erased: Sequence[Offset]) -> None:
+        """Bring up to date what a lane's memory derives from rows that are gone: empty spans, the oldest's wait."""
+        state, bit = self._states[lane], self._bits[lane.destination]
+        for span in state.spans_of(erased):
+            if await self._ask(self._reader, store.is_empty, lane.kind, bit, span):
+                self._erasures += 1  # a fetch that is reading this span reads again
+                state.forget(span)
+        first = state.next_span(live=True).first
+        self._start_wait(lane, await self._ask(self._reader, store.oldest_received_at_ms, lane.kind, bit, first))
 
     async def blank(self, quotes: Sequence[erasure.Quote]) -> None:
         """Replace texts of destinations that name an erased person."""

@@ -113,6 +113,12 @@ def oldest_received_at_ms(connection: Connection, kind: Kind, bit: int, first: i
     return row[0] if row else None
 
 
+def is_empty(connection: Connection, kind: Kind, bit: int, span: Span) -> bool:
+    """Say whether no record of a span is for one destination."""
+    entries, _ = read_span(connection, kind, bit, span, _ONE)
+    return not entries
+
+
 def is_for(bit: int) -> str:
     """Return a filter for the records of one destination."""
     return f"(routes IS NULL OR routes & {1 << bit})"
