@@ -383,7 +383,7 @@ async def test_a_cancelled_stream_leaves_no_task_behind(stub: Stub, service: Ing
     await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
     assert (await call.read()).acked_sequence == 1
     ours = {"_read", "Queue.get", "Event.wait"}  # the others are gRPC's own
-    made = {task for task in asyncio.all_tasks() - before if task.get_coro().__qualname__ in ours}
+    made = {task for task in asyncio.all_tasks() - before if getattr(task.get_coro(), "__qualname__", "") in ours}
     assert len(made) == 3
     call.cancel()
     _, left = await asyncio.wait(made, timeout=10)
