@@ -25,7 +25,7 @@ pytestmark = pytest.mark.crash
 
 BROKEN = (sys.executable, str(Path(__file__).parent.parent / "support" / "broken_server.py"))
 HOUR, DAY = 3600.0, 86_400.0
-JUMPS = (HOUR, 0.0, -HOUR, DAY, -DAY, 0.0)
+JUMPS = (HOUR, -HOUR, DAY, -DAY)
 INTERVAL_S = 0.2
 LONGEST_WAIT_S = 0.4
 BATCH = 10
@@ -90,7 +90,7 @@ def test_clock_jumps(tmp_path: Path, matrix: Callable[..., None], rounds: Callab
                 deliveries(one, 5)
                 ids += nameless(here, 5)
                 eventually(lambda: at_its_pace(one), "it delivers at its pace", 10)
-                if number % len(JUMPS) in {2, 3}:
+                if number % len(JUMPS) == 1:
                     assert 0.9 * LONGEST_WAIT_S * 0.8 < pace_in_an_outage(there, one) < 2 * LONGEST_WAIT_S
                 assert here.is_ready(server)
         assert not client.failures
