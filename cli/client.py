@@ -41,8 +41,8 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),  # a proxy for web pages does not lead to this server
 ]
 
-_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-"""What gRPC itself says when nobody answers."""
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""What gRPC itself says when nobody answers. The last one is for calls that wait at a server at the moment it stops."""
 
 
 class Failed(WalbatchError):

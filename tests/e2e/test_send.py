@@ -217,9 +217,11 @@ def test_one_event_is_repeated_as_well(send: Send, server: Server) -> None:
     assert server.requests[0] == server.requests[1]
 
 
-def test_an_answer_that_got_lost_stores_nothing_twice(send: Send, server: Server) -> None:
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_an_answer_that_got_lost_stores_nothing_twice(send: Send, server: Server, code: grpc.StatusCode) -> None:
     """A request that was stored though its answer never came is recognised when it comes again."""
     server.lost_answers = 1
+    server.lost_with = code
     done = send(text=lines(2))
     assert (done.returncode, summary(done)) == (
         0,

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 from programs import free_port
 
 LIMIT_S = 30.0
+ROUNDS = 10
+"""Of the event loop, after which it has done what follows from something that has happened."""
 SMALL_BODY = 50_000
 """What `413 early` still takes."""
 
@@ -178,9 +180,14 @@ class BadDestination:
             waiting.close()
         self._queue = []
         if self._server is not None:
+            # asyncio leaves a connection open for ever that it accepted just before its server is closed.
+            for listener in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            for _ in range(ROUNDS):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
-        for _ in range(10):  # whoever was just accepted is told of it some rounds of the loop later
+        for _ in range(ROUNDS):
             for task, writer in list(self._open.items()):
                 writer.transport.abort()
                 task.cancel()

@@ -36,6 +36,8 @@ class Server(IngestService):
         """With what every request fails, as something between the two might answer."""
         self.lost_answers = 0
         """How many requests fail after they were stored."""
+        self.lost_with = grpc.StatusCode.UNAVAILABLE
+        """How those fail."""
         self.silent = False
         """Whether requests are left without an answer."""
         self.address = ""
@@ -55,7 +57,7 @@ class Server(IngestService):
         reply = await super().Ingest(request, context)
         if self.lost_answers:
             self.lost_answers -= 1
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+            await context.abort(self.lost_with, "the connection broke")
         return reply
 
     async def _fail(self, request: Request, context: Context) -> None:

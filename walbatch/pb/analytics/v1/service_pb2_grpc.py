@@ -29,8 +29,8 @@ class AnalyticsServiceStub:
     """AnalyticsService accepts records and answers when they are durable. It never waits for a destination.
 
     Errors carry google.rpc details: BadRequest names the field and the fix, ErrorInfo (domain "walbatch") has a
-    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED or a broken connection
-    the outcome is unknown: send the same record again with the same id.
+    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED or a broken
+    connection the outcome is unknown: send the same record again with the same id.
     """
 
     def __init__(self, channel):
@@ -65,8 +65,8 @@ class AnalyticsServiceServicer:
     """AnalyticsService accepts records and answers when they are durable. It never waits for a destination.
 
     Errors carry google.rpc details: BadRequest names the field and the fix, ErrorInfo (domain "walbatch") has a
-    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED or a broken connection
-    the outcome is unknown: send the same record again with the same id.
+    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED or a broken
+    connection the outcome is unknown: send the same record again with the same id.
     """
 
     def TrackEvent(self, request, context):
@@ -134,8 +134,8 @@ class AnalyticsService:
     """AnalyticsService accepts records and answers when they are durable. It never waits for a destination.
 
     Errors carry google.rpc details: BadRequest names the field and the fix, ErrorInfo (domain "walbatch") has a
-    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED or a broken connection
-    the outcome is unknown: send the same record again with the same id.
+    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED or a broken
+    connection the outcome is unknown: send the same record again with the same id.
     """
 
     @staticmethod

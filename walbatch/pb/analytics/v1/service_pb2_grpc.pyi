@@ -30,8 +30,8 @@ class AnalyticsServiceStub:
     """AnalyticsService accepts records and answers when they are durable. It never waits for a destination.
 
     Errors carry google.rpc details: BadRequest names the field and the fix, ErrorInfo (domain "walbatch") has a
-    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED or a broken connection
-    the outcome is unknown: send the same record again with the same id.
+    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED or a broken
+    connection the outcome is unknown: send the same record again with the same id.
     """
 
     @_typing.overload
@@ -56,8 +56,8 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     """AnalyticsService accepts records and answers when they are durable. It never waits for a destination.
 
     Errors carry google.rpc details: BadRequest names the field and the fix, ErrorInfo (domain "walbatch") has a
-    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED or a broken connection
-    the outcome is unknown: send the same record again with the same id.
+    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED or a broken
+    connection the outcome is unknown: send the same record again with the same id.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -78,8 +78,8 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """AnalyticsService accepts records and answers when they are durable. It never waits for a destination.
 
     Errors carry google.rpc details: BadRequest names the field and the fix, ErrorInfo (domain "walbatch") has a
-    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED or a broken connection
-    the outcome is unknown: send the same record again with the same id.
+    stable reason, RetryInfo says when to try again. After UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED or a broken
+    connection the outcome is unknown: send the same record again with the same id.
     """
 
     @_abc_1.abstractmethod
