@@ -154,6 +154,27 @@ def test_a_torn_end_is_the_committed_prefix(killed: Path) -> None:
         assert outcome(killed) == before
 
 
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 56, 32 + 4119, 32 + FRAME, 32 + FRAME + 1])
+@pytest.mark.parametrize("rest", [0, 3 * FRAME])
+def test_a_log_that_has_just_begun_again_is_served(clean: Path, killed: Path, size: int, rest: int) -> None:
+    """A kill at any byte of the first transaction leaves nothing but what the database has."""
+    served = rows(clean)
+    wal_file(clean).write_bytes(wal_file(killed).read_bytes()[:size] + bytes(rest))
+    assert outcome(clean) == served
+
+
+def test_where_a_look_without_touching_is_not_possible_an_ordinary_one_is_taken(
+    clean: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite cannot read a header without frames in that way (SQLITE_PROTOCOL); that refuses no log."""
+    wal_file(clean).write_bytes(wal_file(killed).read_bytes()[:32])
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "is_readable", lambda _wal: True)
+        with pytest.raises(driver.Error, match="locking protocol"), recovery.inspecting(clean) as connection:
+            connection.execute("SELECT * FROM sqlite_schema")
+        recovery.prepare(clean)
+
+
 def test_pages_of_a_torn_transaction_that_came_in_any_order_are_no_damage(killed: Path) -> None:
     """A power cut may leave any sectors of what was not fsynced: that is never refused."""
     content = wal_file(killed).read_bytes()

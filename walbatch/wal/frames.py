@@ -39,8 +39,8 @@ _ZERO: Sum = (0, 0)
 
 
 def is_readable(wal: Path) -> bool:
-    """Say whether SQLite takes anything from this file; if not, it ignores it."""
-    if not wal.exists():
+    """Say whether SQLite reads this file; if not, it ignores it. It does not look at a header without a frame."""
+    if not wal.exists() or wal.stat().st_size <= _HEADER.size:
         return False
     with wal.open("rb") as file:
         return _is_valid(file.read(_HEADER.size))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog, FatalError, StorageFailed
@@ -118,8 +118,15 @@ def _inspect(database: Path, *, unclean: bool) -> None:
     if checked:
         _read_through(database)
     try:
-        with inspecting(database) as connection:
-            _look(database, connection, checked=checked)
+        try:
+            with inspecting(database) as connection:
+                _look(database, connection, checked=checked)
+        except driver.Error as error:
+            if driver.is_damage(error):
+                raise
+            # SQLite can look without touching -shm in most cases only, and a sound log must never be refused.
+            with closing(driver.open_reader(database)) as connection:
+                _look(database, connection, checked=checked)
     except (driver.Error, UnicodeDecodeError) as error:  # the latter if SQLite's message quotes a bad byte
         raise damaged(database, error) from error
 
