@@ -97,7 +97,7 @@ def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
     try:
         yield from check()
     except driver.Error as error:
-        if driver.is_interrupt(error):
+        if driver.is_interrupted(error):
             text = f"was given up: the write-ahead log is larger than {format_bytes(MAX_WAL_BYTES)}"
             yield Finding(name, Status.WARN, text, "run this again when less comes in, or on a backup")
         else:

@@ -14,7 +14,7 @@ from walbatch.event import Kind
 from walbatch.wal import Lane, store
 from walbatch.wal.driver import Connection
 
-GONE = ("purged",)
+GONE = ("purged", "erased")
 """Counters of a lane, attributes of `store.LaneCounts`, that say how many accepted records are not stored any more."""
 
 

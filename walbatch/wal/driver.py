@@ -74,11 +74,6 @@ def is_damage(error: _types.Error) -> bool:
     return is_undecodable or _result_code(error) in {11, 26}
 
 
-def is_interrupt(error: _types.Error) -> bool:
-    """Say whether a statement was ended by the connection's progress handler (SQLITE_INTERRUPT)."""
-    return _result_code(error) == 9  # noqa: PLR2004
-
-
 def _result_code(error: _types.Error) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF  # the rest says more precisely what kind of it
