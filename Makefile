@@ -23,6 +23,7 @@ help:
 	@echo 'make test    lint, build the wheel, test that wheel'
 	@echo 'make faults  the whole fault matrix, as root: kills, power cuts, failing disks'
 	@echo 'make lint    every check that runs nothing'
+	@echo 'make durability   the same, and its figures into docs/durability.md'
 	@echo 'make soak    random faults for MINUTES=60, as root'
 	@echo 'make bench   measure on this machine'
 	@echo 'make proto   generate walbatch/pb from proto/, and .env.example from the settings'
@@ -105,6 +106,10 @@ test: compiler lint installed
 faults: compiler installed
 	tests/privileged/tools.sh
 	$(IN_RUN) FAULTS=full ../venv/bin/pytest -n 2 --dist worksteal tests/crash tests/privileged $(TEST_FLAGS)
+
+# The same, and its figures into the page that publishes them.
+durability: faults
+	$(BIN)/python tests/support/durability_page.py $(RUN)/faults.json docs/durability.md
 
 # Random faults for as long as you like, as root: make soak MINUTES=60 SEED=20261123
 MINUTES ?= 60

@@ -1,0 +1,35 @@
+"""Put the results of `make faults` into docs/durability.md: durability_page.py FAULTS_JSON PAGE."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- what make faults measured -->\n", "<!-- until here -->\n"
+HEADS = ("fault", "injected", "acknowledged", "lost", "sent again", "control: the same check of a broken variant")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the results as a table in Markdown, with a sum."""
+    lines = [HEADS, tuple("---" for _ in HEADS)]
+    lines += [
+        (row["fault"], *(f"{row[name]:,}" for name in ("rounds", "acked", "lost", "duplicated")), row["control"])
+        for row in rows
+    ]
+    sums = (f"**{sum(row[name] for row in rows):,}**" for name in ("rounds", "acked", "lost", "duplicated"))
+    lines.append(("**all**", *sums, ""))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def main(results: Path, page: Path) -> None:
+    """Replace what stands between the two marks."""
+    rows = sorted(json.loads(results.read_text()), key=lambda row: (row["test"], row["fault"]))
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
