@@ -378,11 +378,11 @@ async def test_a_lane_does_not_read_what_is_for_others(directory: Path, clock: F
     async with open_log(directory, clock, "a", "b", router=router) as log:
         await log.append([event(f"x{n}", clock) for n in range(50)])
         await log.append([event("rare", clock)])
-        assert log._states[B].position.watermark == 50
+        assert log._progress.states[B].position.watermark == 50
         assert ids(await deliver(log, lane=B)) == "rare"
         await log.append([event(f"y{n}", clock) for n in range(50)])
     async with open_log(directory, clock, "a", "b", router=router) as log:
-        assert log._states[B].position.watermark == 101
+        assert log._progress.states[B].position.watermark == 101
 
 
 async def test_a_copy_stands_for_nothing_else(directory: Path, clock: FakeClock) -> None:

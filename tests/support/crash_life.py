@@ -244,7 +244,7 @@ class Life:
                 batches.append(batch)
             wrong += ledger.check_lane(lane, batches)
             counts[lane] = sum(len(batch.entries) for batch in batches)
-        positions = {lane: state.position for lane, state in self.process.log._states.items()}
+        positions = self.process.log._progress.positions
         return wrong + ledger.check_counts(store.backlog(reader, positions), counts)
 
 

@@ -22,7 +22,6 @@ A COMMIT that raised is ambiguous: its rows may be there after a restart. It is 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -32,13 +31,12 @@ from typing import Any, Self, TypeVar, cast
 
 import structlog
 
-from walbatch.batching import BatchPolicy, Turns, byte_length
+from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
 from walbatch.errors import DiskFull, InvalidRecord, StorageFailed, Unavailable, WalbatchError
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
 from walbatch.wal import (
-    ORDERED,
     Appended,
     Backlog,
     Batch,
@@ -57,9 +55,9 @@ from walbatch.wal.disk import Disk, ask, broken
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.guard import Guard
-from walbatch.wal.lanes import END, LaneState
 from walbatch.wal.migrate import migrate
 from walbatch.wal.ownership import Ownership
+from walbatch.wal.progress import Progress
 from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
 from walbatch.wal.scrub import Scrubber
@@ -74,7 +72,6 @@ from walbatch.wal.transaction import (
     Intent,
     Planner,
     Purge,
-    Transaction,
     Write,
 )
 
@@ -113,16 +110,11 @@ class SqliteLog:
         self._allow_affected = allow_affected_sqlite
         self._window = recent_window
         self._recent = RecentIds(recent_window)
-        self._destinations = frozenset(destinations)
         self._router = router or Router({})
         self._formerly = formerly
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
-        self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in self._lanes}
-        self._states: dict[Lane, LaneState] = {}
+        self._progress = Progress(self._lanes, self._recent, self._admission.owed_bytes, clock)
         self._bits: dict[str, int] = {}
-        self._last = 0
-        self._waiting_since_s: dict[Lane, float] = {}
-        self._changed = {lane: asyncio.Event() for lane in self._lanes}
         self._no_erasure = asyncio.Event()
         self._no_erasure.set()
         self._erasures = 0
@@ -176,19 +168,19 @@ class SqliteLog:
                 log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
         self._tombstones = erasure.load_tombstones(connection)
         self._router = self._router.knowing(self._bits)
-        self._last = store.last_offset(connection)
+        self._progress.last = store.last_offset(connection)
         store.load_recent(connection, self._recent, self._window)
-        counts = {lane: store.lane_counts(connection, lane) for lane in self._lanes}
-        for lane, count in counts.items():
-            self._admission.owed_bytes[lane.destination] += count.pending_bytes
         for lane in self._lanes:
-            bit = self._bits[lane.destination]
-            state = self._states[lane] = store.load_lane(connection, lane, bit)
-            watermark = state.position.watermark
-            store.raise_watermark(connection, lane, watermark)
-            self._start_wait(lane, store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1))
+            self._load(connection, lane, self._bits[lane.destination])
         connection.execute("COMMIT")
         driver.checkpoint(connection)
+
+    def _load(self, connection: driver.Connection, lane: Lane, bit: int) -> None:
+        state, pending_bytes = store.load_lane(connection, lane, bit), store.lane_counts(connection, lane).pending_bytes
+        watermark = state.position.watermark
+        store.raise_watermark(connection, lane, watermark)
+        oldest_at_ms = store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1)
+        self._progress.load(lane, state, pending_bytes, oldest_at_ms)
 
     async def _close(self) -> None:
         self._commits.close()
@@ -196,7 +188,10 @@ class SqliteLog:
             await asyncio.shield(self._committing)
         except WalbatchError:
             return  # `broken` has told; a log that failed is left as it is
-        await self._ask(self._disk.writer, driver.checkpoint)
+        try:
+            await self._ask(self._disk.writer, driver.checkpoint)
+        except StorageFailed as error:  # the next start will do it
+            log.warning("log.checkpoint_failed", error=str(error))
 
     async def broken(self) -> None:
         """Wait until the log can store no more, and raise why; return once it was closed.
@@ -222,35 +217,32 @@ class SqliteLog:
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
-        state, changed = self._states[lane], self._changed[lane]
+        progress = self._progress
+        changed = progress.changed[lane]
         while True:
             while not self._no_erasure.is_set():  # when it wakes up, the next one may have begun
                 await self._no_erasure.wait()
             changed.clear()
-            due_s, live = self._next_due(lane, policy)
+            due_s, live = progress.next_due(lane, policy)
             if due_s != 0.0 and not wait:
                 return Batch(lane, ())
             if due_s != 0.0:
                 await self._clock.wait(changed, due_s)
                 continue
-            span, erasures = state.next_span(live=live), self._erasures
-            entries, next_received_at_ms = await self._ask(
+            span, erasures = progress.states[lane].next_span(live=live), self._erasures
+            entries, next_at_ms = await self._ask(
                 self._reader, store.read_span, lane.kind, self._bits[lane.destination], span, policy
             )
             if erasures != self._erasures:
                 continue  # what was read may be gone by now
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
-            state.hand_out(span, [entry.offset for entry in entries], more=next_received_at_ms is not None)
-            if span.last == END:  # else the records at the end of the log go on waiting as they did
-                self._start_wait(lane, next_received_at_ms)
+            progress.hand_out(lane, span, entries, next_at_ms, live=live)
             if entries:
-                self._turns[lane].took(live=live)
                 return Batch(lane, entries)
 
     def release(self, batch: Batch) -> None:
         """See `EventLog.release`."""
-        self._states[batch.lane].release(batch.entries[0].offset)
-        self._changed[batch.lane].set()
+        self._progress.release(batch.lane, batch.entries[0].offset)
 
     async def intend(self, batch: Batch) -> None:
         """See `EventLog.intend`."""
@@ -312,7 +304,7 @@ class SqliteLog:
         # In memory first: what was let through until now was submitted before, and is stored before.
         stones = self._tombstones.add(people, self._clock.wall_ms())
         await self._commits.submit(Bury(stones))
-        return self._last
+        return self._progress.last
 
     async def erase(self, offsets: Sequence[Offset]) -> Erased:
         """Delete records in one transaction, whatever became of them, with their dead letters.
@@ -320,19 +312,20 @@ class SqliteLog:
         What is in flight is left, and named in the answer: try again once it is settled.
         """
         erased = cast(Erased, await self._commits.submit(Erase(offsets)))
-        for lane in self._states.keys() & erased.found.lanes.keys():
+        for lane in self._progress.states.keys() & erased.found.lanes.keys():
             await self._tidy(lane, erased.found.lanes[lane].pending)
         return erased
 
     async def _tidy(self, lane: Lane, erased: Sequence[Offset]) -> None:
         """Bring up to date what a lane's memory derives from rows that are gone: empty spans, the oldest's wait."""
-        state, bit = self._states[lane], self._bits[lane.destination]
+        state, bit = self._progress.states[lane], self._bits[lane.destination]
         for span in state.spans_of(erased):
             if await self._ask(self._reader, store.is_empty, lane.kind, bit, span):
                 self._erasures += 1  # a fetch that is reading this span reads again
                 state.forget(span)
         first = state.next_span(live=True).first
-        self._start_wait(lane, await self._ask(self._reader, store.oldest_received_at_ms, lane.kind, bit, first))
+        oldest_at_ms = await self._ask(self._reader, store.oldest_received_at_ms, lane.kind, bit, first)
+        self._progress.start_wait(lane, oldest_at_ms)
 
     async def blank(self, quotes: Sequence[erasure.Quote]) -> None:
         """Replace texts of destinations that name an erased person."""
@@ -347,8 +340,7 @@ class SqliteLog:
 
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
-        positions = {lane: state.position for lane, state in self._states.items()}
-        return await self._ask(self._reader, store.backlog, positions)
+        return await self._ask(self._reader, store.backlog, self._progress.positions)
 
     async def read(self, query: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a function over a read-only connection of its own, which may take long: delivery does not wait for it.
@@ -370,18 +362,6 @@ class SqliteLog:
         """Return what is free on the disk."""
         return self._admission.free_bytes()
 
-    def _next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
-        state, turns = self._states[lane], self._turns[lane]
-        age_s = self._clock.monotonic_s() - self._waiting_since_s[lane]
-        if turns.lags(policy, state.live, age_s):
-            state.fall_behind(self._last)
-        return turns.next_due(policy, state.to_read, state.live, age_s)
-
-    def _start_wait(self, lane: Lane, received_at_ms: int | None) -> None:
-        """Begin the wait of a lane's oldest record. A wall clock that was set back counts as no wait yet."""
-        age_ms = 0 if received_at_ms is None else max(self._clock.wall_ms() - received_at_ms, 0)
-        self._waiting_since_s[lane] = self._clock.monotonic_s() - age_ms / 1000
-
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Answer | Unavailable]:
         if not self._admission.disk_full:
             try:
@@ -396,7 +376,7 @@ class SqliteLog:
         return [full if isinstance(write, Sequence) else next(answers) for write in writes]
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
-        transaction = Planner(self._recent, self._states, self._router).plan(writes)
+        transaction = Planner(self._recent, self._progress.states, self._router).plan(writes)
         if transaction.erasures:  # no fetch may hand out what is being deleted
             self._erasures += 1
             self._no_erasure.clear()
@@ -404,44 +384,8 @@ class SqliteLog:
             await self._disk.transact(transaction.run, self._lanes, self._bits)
         finally:
             self._no_erasure.set()
-        self._follow(transaction)
+        self._progress.follow(transaction)
         return [answer() for answer in transaction.answers]
-
-    def _follow(self, done: Transaction) -> None:
-        """Bring memory up to what the disk has now."""
-        before = self._last
-        counts: Counter[tuple[Kind, store.Route]] = Counter()
-        sizes: Counter[store.Route] = Counter()
-        for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
-            counts[record.kind, route] += 1
-            sizes[route] += byte_length(record.payload)
-            self._last = offset
-            if record.replay_of is None:
-                self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
-        for route, size in sizes.items():
-            self._admission.owed_bytes.update(dict.fromkeys(self._owed_to(route), size))
-        for (kind, route), count in counts.items():
-            for name in self._owed_to(route):
-                lane = Lane(name, kind)
-                if self._states[lane].live == 0:
-                    self._waiting_since_s[lane] = self._clock.monotonic_s()
-                self._states[lane].appended(count, before)
-                self._changed[lane].set()
-        for settlement, cut, _ in done.settlements:
-            lane = settlement.batch.lane
-            self._states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
-            done_bytes = sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
-            self._admission.owed_bytes[lane.destination] -= done_bytes
-            self._changed[lane].set()
-        for erased in done.erased:
-            self._recent.forget(frozenset(erased.offsets))
-            for lane in self._states.keys() & erased.lanes.keys():
-                self._states[lane].erased(erased.lanes[lane].pending)
-                self._admission.owed_bytes[lane.destination] -= erased.lanes[lane].pending_bytes
-                self._changed[lane].set()
-
-    def _owed_to(self, route: store.Route) -> frozenset[str]:
-        return self._destinations if route is None else self._destinations & route
 
     async def _ask(self, connection: Threaded, query: Callable[..., T], *args: Any) -> T:
         return await ask(self.path, connection, query, *args)

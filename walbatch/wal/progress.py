@@ -1,0 +1,108 @@
+"""How far each lane is, as memory knows it: brought up to date only by what is on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from walbatch.batching import BatchPolicy, Turns, byte_length
+from walbatch.clock import Clock
+from walbatch.event import Kind, Offset
+from walbatch.wal import ORDERED, Entry, Lane, store
+from walbatch.wal.lanes import END, LaneState, Position, Span
+from walbatch.wal.recent import RecentIds
+from walbatch.wal.transaction import Transaction
+
+
+class Progress:
+    """The lanes of one log, and the end of it. `owed_bytes` is counted for each destination."""
+
+    def __init__(self, lanes: Sequence[Lane], recent: RecentIds, owed_bytes: Counter[str], clock: Clock) -> None:
+        self.last = 0
+        """The end of the log."""
+        self.states: dict[Lane, LaneState] = {}
+        self.changed = {lane: asyncio.Event() for lane in lanes}
+        """Set when a lane may have more to hand out."""
+        self._destinations = frozenset(lane.destination for lane in lanes)
+        self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in lanes}
+        self._waiting_since_s: dict[Lane, float] = {}
+        self._recent = recent
+        self._owed_bytes = owed_bytes
+        self._clock = clock
+
+    @property
+    def positions(self) -> dict[Lane, Position]:
+        """What only memory knows of each lane."""
+        return {lane: state.position for lane, state in self.states.items()}
+
+    def load(self, lane: Lane, state: LaneState, pending_bytes: int, oldest_at_ms: int | None) -> None:
+        """Begin with what is stored of a lane."""
+        self.states[lane] = state
+        self._owed_bytes[lane.destination] += pending_bytes
+        self.start_wait(lane, oldest_at_ms)
+
+    def next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
+        """Return in how many seconds a batch is due, None if nothing waits, and whether it is of the log's end."""
+        state, turns = self.states[lane], self._turns[lane]
+        age_s = self._clock.monotonic_s() - self._waiting_since_s[lane]
+        if turns.lags(policy, state.live, age_s):
+            state.fall_behind(self.last)
+        return turns.next_due(policy, state.to_read, state.live, age_s)
+
+    def hand_out(self, lane: Lane, span: Span, entries: Sequence[Entry], next_at_ms: int | None, *, live: bool) -> None:
+        """Mark what was read from a span; `next_at_ms` is when the first record behind it was received, if any."""
+        self.states[lane].hand_out(span, [entry.offset for entry in entries], more=next_at_ms is not None)
+        if span.last == END:  # else the records at the end of the log go on waiting as they did
+            self.start_wait(lane, next_at_ms)
+        if entries:
+            self._turns[lane].took(live=live)
+
+    def release(self, lane: Lane, first: Offset) -> None:
+        """Take back the batch that begins here."""
+        self.states[lane].release(first)
+        self.changed[lane].set()
+
+    def start_wait(self, lane: Lane, received_at_ms: int | None) -> None:
+        """Begin the wait of a lane's oldest record. A wall clock that was set back counts as no wait yet."""
+        age_ms = 0 if received_at_ms is None else max(self._clock.wall_ms() - received_at_ms, 0)
+        self._waiting_since_s[lane] = self._clock.monotonic_s() - age_ms / 1000
+
+    def follow(self, done: Transaction) -> None:
+        """Bring memory up to what the disk has now."""
+        self._follow_appends(done)
+        for settlement, cut, _ in done.settlements:
+            lane = settlement.batch.lane
+            self.states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
+            done_bytes = sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
+            self._owed_bytes[lane.destination] -= done_bytes
+            self.changed[lane].set()
+        for erased in done.erased:
+            self._recent.forget(frozenset(erased.offsets))
+            for lane in self.states.keys() & erased.lanes.keys():
+                self.states[lane].erased(erased.lanes[lane].pending)
+                self._owed_bytes[lane.destination] -= erased.lanes[lane].pending_bytes
+                self.changed[lane].set()
+
+    def _follow_appends(self, done: Transaction) -> None:
+        before = self.last
+        counts: Counter[tuple[Kind, store.Route]] = Counter()
+        sizes: Counter[store.Route] = Counter()
+        for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
+            counts[record.kind, route] += 1
+            sizes[route] += byte_length(record.payload)
+            self.last = offset
+            if record.replay_of is None:
+                self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+        for route, size in sizes.items():
+            self._owed_bytes.update(dict.fromkeys(self._owed_to(route), size))
+        for (kind, route), count in counts.items():
+            for name in self._owed_to(route):
+                lane = Lane(name, kind)
+                if self.states[lane].live == 0:
+                    self._waiting_since_s[lane] = self._clock.monotonic_s()
+                self.states[lane].appended(count, before)
+                self.changed[lane].set()
+
+    def _owed_to(self, route: store.Route) -> frozenset[str]:
+        return self._destinations if route is None else self._destinations & route
