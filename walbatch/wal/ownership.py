@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from walbatch.errors import ConfigurationError, LogLocked
+from walbatch.errors import ConfigurationError, LogLocked, StorageFailed
 
 LOCK_FILE = "walbatch.lock"
 
@@ -29,6 +29,7 @@ class Ownership:
     Raises:
         LogLocked: another process has it; the text names that process.
         ConfigurationError: it cannot be made, or not be written in.
+        StorageFailed: the disk reports an I/O error.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -41,6 +42,8 @@ class Ownership:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._directory / LOCK_FILE, flags, 0o600)
         except OSError as error:
+            if error.errno == errno.EIO:
+                raise StorageFailed(f"{self._directory} cannot be read: the disk reports an I/O error") from error
             raise ConfigurationError(
                 f"WALBATCH_DATA_DIR: {self._directory} cannot be used ({error.strerror});"
                 " it must be a directory that this user may write in"
