@@ -38,7 +38,7 @@ def start(here: Site, port: int, entry: Sequence[str] = (WALBATCH, "serve")) -> 
 @pytest.mark.timeout(120)
 def test_cancelled_calls(tmp_path: Path, matrix: Callable[..., None], rounds: Callable[[int, int], int]) -> None:
     """What was acknowledged is there, nobody else notices, the memory stays flat, and the stop is an orderly one."""
-    seconds = rounds(2, 20)
+    seconds = rounds(2, 10)
     with site(tmp_path, **SETTINGS) as here, destinations() as there:
         server = start(here, there.add(here.out).port)
         fickle = tmp_path / "fickle.log"

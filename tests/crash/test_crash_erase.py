@@ -28,7 +28,7 @@ def test_an_erasure_that_was_cut_is_finished_by_the_next(
     machine: Machine, rounds: Callable[[int, int], int], matrix: Callable[..., None]
 ) -> None:
     """Nothing of others is lost, and after it was run again no byte of the person is in any file."""
-    tally = survey(machine, rounds(40, 600), with_a_person, examine=examine_erased)
+    tally = survey(machine, rounds(40, 400), with_a_person, examine=examine_erased)
     print(tally)
     assert not tally.bad, tally.examples[:5]
     matrix(fault="power cut during erase", rounds=tally.images, acked=tally.acked, lost=0)

@@ -164,12 +164,12 @@ def start_again(life: Life) -> None:
 
 
 ROWS: dict[str, tuple[Callable[[Life], None], int, int]] = {
-    "power cut at any write or sync": (ordinary, 60, 1500),
-    "power cut during a checkpoint": (checkpoints, 40, 800),
-    "power cut during recovery": (starts, 40, 1000),
-    "power cut during purge and vacuum": (purges, 30, 600),
-    "fsync fails once, restart, power cut": (fsync_fails_once, 40, 800),
-    "fsync fails for ever, restart, power cut": (fsync_fails_for_ever, 30, 600),
+    "power cut at any write or sync": (ordinary, 60, 1300),
+    "power cut during a checkpoint": (checkpoints, 40, 700),
+    "power cut during recovery": (starts, 40, 800),
+    "power cut during purge and vacuum": (purges, 30, 500),
+    "fsync fails once, restart, power cut": (fsync_fails_once, 40, 700),
+    "fsync fails for ever, restart, power cut": (fsync_fails_for_ever, 30, 500),
     "writes fail, restart, power cut": (writes_fail, 20, 400),
 }
 """What is told in the table, the life, and the images of `make test` and of `make faults`."""

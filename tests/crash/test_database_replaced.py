@@ -72,7 +72,7 @@ def test_files_that_are_taken_away_cost_nothing(
     matrix: Callable[..., None],
 ) -> None:
     """The server exits with 74 before it acknowledges anything more, and what it had is in the copy that it names."""
-    times = rounds(1, 3)
+    times = rounds(1, 2)
     verdicts = []
     for name, entry in (*((f"{n}", (WALBATCH, "serve")) for n in range(times)), ("control", UNGUARDED)):
         (tmp_path / name).mkdir()

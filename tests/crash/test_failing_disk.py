@@ -17,11 +17,14 @@ from programs import WALBATCH, eventually
 from shimmed import Shimmed, shimmed
 from total_queue import Verdict
 
+from walbatch.wal.disk import PROBE_S
+
 pytestmark = pytest.mark.crash
 
 FALSE_ACK = (sys.executable, str(Path(__file__).parent.parent / "support" / "false_ack_server.py"))
-LARGEST_FILE = 200_000
+LARGEST_FILE = 1_500_000  # more than the reserve
 EXIT_WITHIN_S = 10.0
+PROBED_WITHIN_S = 3 * PROBE_S
 
 
 def fail_now_and_then(loaded: Shimmed, kind: str, error: int, times: int) -> None:
@@ -59,7 +62,7 @@ def test_a_call_that_fails_once(
         assert loaded.shim.last == (kind, "events.db-wal")
         loaded.track("second")
         eventually(lambda: loaded.get("/readyz") == HTTPStatus.OK, "it is ready again")
-        times = rounds(4, 60)
+        times = rounds(4, 40)
         fail_now_and_then(loaded, kind, error, times)
         assert loaded.server.process.poll() is None
         assert "Traceback" not in loaded.server.output()
@@ -110,11 +113,11 @@ def test_an_idle_server_finds_out_that_the_disk_failed(tmp_path: Path) -> None:
         idle.track("before")
         idle.here.drained()
         idle.shim.fail(errno.EIO, SYNC, times=1)
-        eventually(lambda: idle.shim.hit, "it tried the disk by itself", EXIT_WITHIN_S)
-        eventually(lambda: idle.get("/readyz") == HTTPStatus.OK, "it is ready again", EXIT_WITHIN_S)
+        eventually(lambda: idle.shim.hit, "it tried the disk by itself", PROBED_WITHIN_S)
+        eventually(lambda: idle.get("/readyz") == HTTPStatus.OK, "it is ready again", PROBED_WITHIN_S)
         idle.shim.fail(errno.EIO, SYNC, times=FOR_EVER)
-        eventually(lambda: idle.get("/readyz") == HTTPStatus.SERVICE_UNAVAILABLE, "it is not ready", EXIT_WITHIN_S)
-        assert idle.server.wait(EXIT_WITHIN_S) == 74
+        eventually(lambda: idle.get("/readyz") == HTTPStatus.SERVICE_UNAVAILABLE, "it is not ready", PROBED_WITHIN_S)
+        assert idle.server.wait(PROBED_WITHIN_S) == 74
         assert idle.verdict().complaints() == []
 
 
@@ -122,7 +125,7 @@ def test_a_disk_that_refuses_to_write_ends_the_server_and_loses_nothing(tmp_path
     """With a real limit of the kernel: after three failed commits the exit is 74; the rest as with any other fault."""
     # The limit makes every write beyond it fail, which SQLite reports as an I/O error.
     limited = ("prlimit", f"--fsize={LARGEST_FILE}", WALBATCH, "serve")
-    with shimmed(tmp_path, entry=limited) as loaded:
+    with shimmed(tmp_path, entry=limited, min_free_disk=0) as loaded:
         loaded.load()
         assert loaded.server.wait(60) == 74, loaded.server.output()
         assert "3 commits in a row failed" in loaded.server.output()

@@ -99,7 +99,7 @@ def up(server: Program) -> bool:
 @pytest.mark.timeout(120)
 def test_arbitrary_bytes(tmp_path: Path, matrix: Callable[..., None], rounds: Callable[[int, int], int]) -> None:
     """Every answer has a documented code, the server stays up, and its memory stays small."""
-    examples = rounds(300, 6000)
+    examples = rounds(300, 2000)
     with site(tmp_path, mixpanel_url="http://127.0.0.1:9") as here:
         server = here.serve(entry=(WALBATCH, "serve"))
         before = memory(server)

@@ -29,7 +29,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill_at_any_call(
     The same kills and the same checker find what a server loses that answers before the commit.
     """
     faulthandler.cancel_dump_traceback_later()  # it is long because there is much to do; the limit above still holds
-    planned = list(plans(rounds(20, 560), seed))
+    planned = list(plans(rounds(20, 510), seed))
     calls, where = Counter[str](), Counter[str]()
     acked = duplicated = 0
     for first in range(0, len(planned), KILLS_PER_DIRECTORY):

@@ -56,7 +56,7 @@ def test_a_process_that_stood_still(
     tmp_path: Path, matrix: Callable[..., None], rounds: Callable[[int, int], int]
 ) -> None:
     """It goes on at once, loses nothing, and delivers twice at most what was on its way when it stopped."""
-    times = rounds(2, 12)
+    times = rounds(2, 8)
     verdict = paused(tmp_path / "row", times, (WALBATCH, "serve"))
     assert not verdict.dead
     assert not verdict.complaints(most_repeats=bound(times))

@@ -52,7 +52,7 @@ def test_stop_signals_under_load(
     tmp_path: Path, matrix: Callable[..., None], rounds: Callable[[int, int], int]
 ) -> None:
     """One signal: exit 0 within the grace; a second one: exit 143 within a second; and nothing is lost by either."""
-    times = rounds(1, 5)
+    times = rounds(1, 3)
     moments = random.Random(20261123)
     with site(tmp_path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out)

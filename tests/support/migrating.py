@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from walbatch.wal import driver, migrate, recovery
+from walbatch.wal import copying, driver, migrate, recovery
 from walbatch.wal.files import DATABASE_FILE
 
 NEXT = migrate.migrations()[-1][0] + 1
@@ -67,7 +67,7 @@ def main(directory: Path, point: str, *, unsafe: bool) -> None:
     database = directory / DATABASE_FILE
     recovery.prepare(database)
     wrap(migrate, "copy_before", "before the copy", "after the copy")
-    wrap(migrate, "fsync", "before its fsync")
+    wrap(copying, "fsync", "before its fsync")
     wrap(Path, "replace", "before its name")
     steps = [(number, marked(number, sql, unsafe=unsafe)) for number, sql in ALL]
     migrate.migrations = lambda: steps
