@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from faultshim import FOR_EVER, SYNC, WRITE
-from programs import WALBATCH, eventually
+from programs import eventually
 from shimmed import Shimmed, shimmed
 from total_queue import Verdict
 
@@ -119,9 +120,9 @@ def test_an_idle_server_finds_out_that_the_disk_failed(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_to_write_ends_the_server_and_loses_nothing(tmp_path: Path) -> None:
     """With a real limit of the kernel: after three failed commits the exit is 74; the rest as with any other fault."""
-    # The limit makes every write beyond it fail, which SQLite reports as an I/O error.
-    limited = ("prlimit", f"--fsize={LARGEST_FILE}", WALBATCH, "serve")
-    with shimmed(tmp_path, entry=limited) as loaded:
+    with shimmed(tmp_path) as loaded:
+        # The limit makes every write beyond it fail, which SQLite reports as an I/O error.
+        resource.prlimit(loaded.server.process.pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
         loaded.load()
         assert loaded.server.wait(60) == 74, loaded.server.output()
         assert "3 commits in a row failed" in loaded.server.output()
