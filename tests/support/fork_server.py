@@ -95,7 +95,7 @@ def _note_what_is_done(note: Callable[[str], None]) -> None:
 
     def noted_run(self: Transaction, connection: Connection, lanes: Iterable[Lane], bits: Mapping[str, int]) -> None:
         parts = {"append": self.records, "settle": self.settlements, "purge": self.purges}
-        note("+".join(name for name, what in parts.items() if what))
+        note("+".join(name for name, what in parts.items() if what) or "other")
         run(self, connection, lanes, bits)
         note(between)
 
