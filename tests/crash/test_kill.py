@@ -56,7 +56,7 @@ def test_nothing_acknowledged_is_lost_by_kills_of_the_installed_program(
     tmp_path: Path, rounds: Callable[[int, int], int], matrix: Callable[..., None]
 ) -> None:
     """Every acknowledged record arrives, updates in order; a server that acknowledges too early is caught."""
-    kills = rounds(3, 20)
+    kills = rounds(2, 20)
     with site(tmp_path, retry_base="50ms", retry_max="200ms") as here:
         verdict = kill_again_and_again(here, kills, seed=20261123, entry=(WALBATCH, "serve"))
     assert len(verdict.acked) > 10 * kills

@@ -45,9 +45,9 @@ def test_nothing_acknowledged_is_lost_by_a_kill_at_any_call(
     assert early.lost
     phases = {phase for what in where for phase in what.split("+")}
     assert where.total() < KILLS_PER_DIRECTORY or phases >= PHASES, where
-    counts = "; ".join(", ".join(f"{name} {number}" for name, number in c.most_common()) for c in (calls, where))
+    at, during = (", ".join(f"{name} {number}" for name, number in c.most_common()) for c in (calls, where))
     matrix(
-        fault=f"SIGKILL at a call on the database ({counts})",
+        fault=f"SIGKILL at {at}; during {during}",
         rounds=where.total(),
         acked=acked,
         lost=0,

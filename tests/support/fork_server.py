@@ -10,6 +10,7 @@ A server notes for the test what it is doing: `start-up`, what its transaction h
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import select
@@ -31,6 +32,7 @@ from walbatch.wal.sqlite import SqliteLog
 from walbatch.wal.transaction import Transaction
 
 CHECKPOINT_PAGES = 40
+PR_SET_PDEATHSIG = 1
 
 
 def main(variant: str | None) -> None:
@@ -58,6 +60,7 @@ def _serve(settings: Settings, note: Callable[[str], None]) -> None:
     """Be a server until the end of the process. Never returns."""
     code = 70
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # so that none outlives the test
         note("start-up")
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
@@ -92,7 +95,7 @@ def _note_what_is_done(note: Callable[[str], None]) -> None:
 
     def noted_run(self: Transaction, connection: Connection, lanes: Iterable[Lane], bits: Mapping[str, int]) -> None:
         parts = {"append": self.records, "settle": self.settlements, "purge": self.purges}
-        note("+".join(name for name, what in parts.items() if what))
+        note("+".join(name for name, what in parts.items() if what) or "other")
         run(self, connection, lanes, bits)
         note(between)
 

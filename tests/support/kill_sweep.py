@@ -169,9 +169,9 @@ def _kill(here: Site, shim: Shim, servers: ForkServer, plan: Plan, swept: Swept)
         return  # the whole stop has fewer calls than that
     assert code == -signal.SIGKILL, f"{plan}: exit {code}\n{servers.log.read_text()}"
     kind, file = shim.last
-    at_call = shim.hit > 0
+    at_call = plan.random_s is None and shim.hit > 0
     swept.kills += 1
-    swept.calls[f"{plan.when} {kind}" if at_call else "at a random time"] += 1
+    swept.calls[kind if at_call else "random time"] += 1
     doing = shim.noted
     swept.where[
         "checkpoint" if at_call and file == "events.db" and doing not in {"start-up", "shutdown"} else doing

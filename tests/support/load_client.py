@@ -6,8 +6,8 @@ repeated with the same ids; every seventh is given up after one try instead, so 
 profile's updates set a version that rises, one call after the other, so that the order of the acknowledgements is the
 order in which they must arrive.
 
-With --timed the events say themselves when they happened; else the server does, at the first acceptance. A server with
-a retention so short that it has forgotten an event by the time of the repeated call would give it another time.
+With --timed the records say themselves when they happened; else the server does, at the first acceptance. A server with
+a retention so short that it has forgotten a record by the time of the repeated call would give it another time.
 
 An acknowledgement counts once it is on disk. After a fault of the file system that holds the log there is none to ask:
 keep the log on another one than the database.
@@ -106,7 +106,7 @@ def _calls(name: str, *, timed: bool) -> Iterator[Call]:
             case 1:
                 yield _events([f"{name}-{number}-{index}" for index in range(BATCH)], happened_at_s)
             case 2:
-                yield _updates([f"{name}-p{index}" for index in range(PROFILES)], number)
+                yield _updates([f"{name}-p{index}" for index in range(PROFILES)], number, happened_at_s)
             case _:
                 yield _events([f"{name}-{number}-{index}" for index in range(BATCH)], happened_at_s, stream=True)
 
@@ -120,7 +120,7 @@ def _events(ids: list[str], happened_at_s: int | None, *, stream: bool = False) 
     return Call(ids, [pb.Record(event=event) for event in events], stream)
 
 
-def _updates(distinct_ids: list[str], version: int) -> Call:
+def _updates(distinct_ids: list[str], version: int, happened_at_s: int | None) -> Call:
     """Set two versions of each profile, one after the other in the same request."""
     pairs = [(distinct_id, one) for one in (version, version + 1) for distinct_id in distinct_ids]
     records = [
@@ -133,6 +133,9 @@ def _updates(distinct_ids: list[str], version: int) -> Call:
         )
         for distinct_id, one in pairs
     ]
+    if happened_at_s is not None:
+        for record in records:
+            record.profile_update.update_time.FromSeconds(happened_at_s)
     return Call([update_id(*pair) for pair in pairs], records)
 
 
