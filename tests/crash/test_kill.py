@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from programs import WALBATCH, Site, eventually, grown, site
-from settled import settled_account
+from load import Load
+from programs import WALBATCH, Site, eventually, site
 from total_queue import Verdict
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -24,15 +24,10 @@ def kill_again_and_again(here: Site, kills: int, seed: int, entry: tuple[str, ..
     """Run clients against a server that is killed `kills` times, then settle the account."""
     moments = random.Random(seed)
     here.sink("--fail-rate", "0.1", "--latency", "5ms", "--seed", str(seed))
-    logs = [here.path / f"client-{n}.log" for n in range(CLIENTS)]
     server = here.serve(entry=entry)
-    clients = [
-        here.start(sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}", str(log), log.stem)
-        for log in logs
-    ]
+    load = Load(here, CLIENTS)
     for _ in range(kills):
-        size = sum(log.stat().st_size for log in logs if log.exists())
-        eventually(partial(grown, logs, size + 2000), "the clients go on")
+        load.goes_on(2000)
         threading.Event().wait(moments.uniform(0, 0.15))  # the moment is the experiment, not a hope
         server.kill()
         server = here.start(*entry)
@@ -41,12 +36,10 @@ def kill_again_and_again(here: Site, kills: int, seed: int, entry: tuple[str, ..
             server.kill()
             server = here.start(*entry)
         eventually(partial(here.is_ready, server), "the server is ready again")
-    for client in clients:
-        assert client.process.poll() is None, client.output()
-        client.kill()
+    load.end()
     server.kill()
     here.serve()
-    verdict = settled_account(here, logs)
+    verdict = load.settled()
     print(verdict.summary())
     return verdict
 

@@ -8,24 +8,18 @@ from pathlib import Path
 
 import grpc
 import pytest
-from programs import Program, Site, eventually, site
+from programs import Site, eventually, site
+from watching import MIB, memory
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
 pytestmark = pytest.mark.crash
 
-MIB = 2**20
 ROOM_BYTES = 192 * MIB
 """What it may need beside what it had when it was ready: a batch of 10 MB in its several shapes, the recent ids, what
 the allocator keeps. Measured: 110 MiB after 200 MiB of events, 126 MiB after 600."""
 BODY_BYTES = 13_000_000
-
-
-def peak_bytes(server: Program) -> int:
-    """Return the most memory that the process ever had."""
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
 
 
 def send_bulk(here: Site, size: int) -> int:
@@ -47,9 +41,9 @@ def test_a_backlog_is_not_kept_in_memory(
     size = rounds(300, 600) * MIB
     with site(tmp_path, max_in_flight=1, retry_base="50ms", retry_max="200ms", min_free_disk=0) as here:
         server = here.serve()
-        before = peak_bytes(server)
+        before = memory(server, "VmHWM")
         accepted = send_bulk(here, size)
-        grown = peak_bytes(server) - before
+        grown = memory(server, "VmHWM") - before
         assert here.stats()["pending"] == accepted
     matrix(
         fault="destination down, memory",
@@ -71,11 +65,11 @@ def test_long_answers_are_not_kept_in_memory(
     with site(tmp_path, retry_base="10ms", retry_max="20ms", min_free_disk=0) as here:
         here.sink("--script", str(script))
         server = here.serve()
-        before = peak_bytes(server)
+        before = memory(server, "VmHWM")
         accepted = send_bulk(here, MIB)
         eventually(lambda: here.stats()["destinations"][0]["failures"] >= times // 2, "it answers at length")
         here.drained()
-        grown = peak_bytes(server) - before
+        grown = memory(server, "VmHWM") - before
         assert here.stats()["sent"] == accepted == len(here.delivered())
     matrix(
         fault="answers of 13 MB, memory",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from programs import WALBATCH, Program, Site, environment, eventually, grown, site
-from total_queue import judge
+from total_queue import id_of, judge
 
 ROOT = Path(__file__).parent.parent
 SUPPORT = ROOT / "support"
@@ -63,7 +63,7 @@ def acked(log: Path) -> set[str]:
 
 def ids_of(lines: list[str]) -> set[str]:
     """The ids of what was delivered."""
-    return {json.loads(line)["record"]["properties"]["$insert_id"] for line in lines}
+    return {id_of(json.loads(line)["record"]) for line in lines}
 
 
 @pytest.mark.timeout(120)

@@ -1,8 +1,7 @@
 """Cut the power of real file systems under load, and account for every event afterwards.
 
 FS_IOC_SHUTDOWN takes the device away from the kernel at one moment: no page of its cache gets there any more. The next
-mount replays the journal, as after a power cut. What the clients and the fake Mixpanel
-write down is on another disk.
+mount replays the journal, as after a power cut. What the clients and the fake Mixpanel write down is on another disk.
 
 Unlike a power cut it leaves the program running, and on ext4 an fdatasync that is under way at that moment can return
 without an error for what never got to the journal: seen in 13 of 150 cuts with a loop of write and fdatasync alone
@@ -28,9 +27,9 @@ from total_queue import Verdict
 
 SUPPORT = Path(__file__).parent.parent / "support"
 SLOW_SINK = ("--latency", "200ms")
+"""With one request of 50 at a time far less is delivered than accepted: nearly everything is at stake at every cut."""
 IN_FLIGHT = 2 * 50
 """Records on their way at most: one batch of events, and one of updates."""
-"""With one request of 50 at a time far less is delivered than accepted: nearly everything is at stake at every cut."""
 
 
 def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entry: tuple[str, ...]) -> Verdict:

@@ -1,8 +1,8 @@
 """The file system turns read-only under the server, as the kernel makes it after an error of the device.
 
 On ext4 an fdatasync that is under way at that moment can return without an error for what never got to the journal:
-seen in 20 of 150 cases with a loop of write and fdatasync alone (Linux 6.18). No program can know, so here the server
-stands still between two calls while it happens.
+seen in 20 of 150 cases with a loop of write and fdatasync alone (Linux 6.18). The byte that walbatch writes after each
+commit fails then. To be the same in every run, here the server stands still while it happens.
 """
 
 from __future__ import annotations

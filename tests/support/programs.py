@@ -24,7 +24,10 @@ POLL_S = 0.02
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
-    """Return the first true value of a condition, or fail. The only place where tests wait for real time to pass."""
+    """Return the first true value of a condition, or fail. The only place where tests wait for something to happen.
+
+    Elsewhere they let time pass only where the moment, or how long something takes, is the experiment.
+    """
     rounds = round(timeout_s / POLL_S)
     for _ in range(rounds):
         if value := condition():
@@ -36,6 +39,15 @@ def eventually(condition: Callable[[], Any], what: str, timeout_s: float = DEADL
 def grown(logs: Sequence[Path], size: int) -> bool:
     """Say whether these files have more than so many bytes by now."""
     return sum(log.stat().st_size for log in logs if log.exists()) > size
+
+
+def accounted(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a log, and check on the way that nothing is unaccounted for."""
+    for destination in document["destinations"]:
+        for lane in destination["lanes"]:
+            found = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved", "erased"))
+            assert lane["accepted"] == found, lane
+    return document
 
 
 def free_port() -> int:
@@ -184,12 +196,7 @@ class Site:
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers, and check on the way that nothing is unaccounted for."""
-        document: dict[str, Any] = json.loads(self.run("stats", "--json").stdout)
-        for destination in document["destinations"]:
-            for lane in destination["lanes"]:
-                accounted = sum(lane[name] for name in ("pending", "sent", "purged", "dead", "resolved", "erased"))
-                assert lane["accepted"] == accounted, lane
-        return document
+        return accounted(json.loads(self.run("stats", "--json").stdout))
 
     def drained(self) -> dict[str, Any]:
         """Wait until nothing is pending, and return the numbers."""

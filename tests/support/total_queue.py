@@ -84,7 +84,7 @@ def judge(
     copies: defaultdict[str, list[str]] = defaultdict(list)
     arrivals: list[str] = []
     for line in delivered_lines:
-        record_id = _id_of(json.loads(line)["record"])
+        record_id = id_of(json.loads(line)["record"])
         copies[record_id].append(line)
         arrivals.append(record_id)
     by_status: defaultdict[str, set[str]] = defaultdict(set)
@@ -107,7 +107,8 @@ def judge(
     )
 
 
-def _id_of(record: Mapping[str, Any]) -> str:
+def id_of(record: Mapping[str, Any]) -> str:
+    """Return the id by which a delivered record is known to the clients: of an event, or of an update."""
     if "properties" in record:
         return str(record["properties"]["$insert_id"])
     return update_id(record["$distinct_id"], record["$set"]["version"])
