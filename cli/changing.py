@@ -41,6 +41,9 @@ def open_log(settings: Settings) -> Iterator[Log]:
     if is_owned(settings.data_dir):
         yield connect(settings.data_dir)
         return
+    from walbatch.logs import configure
+
+    configure(settings.log_format, "warning")  # to stderr: stdout is for what the command answers
     from walbatch.clock import SystemClock
     from walbatch.maintenance import Maintenance
 

@@ -112,11 +112,12 @@ def _json(document: dict[str, Any], status: int = 200) -> Response:
 def write_token(directory: Path) -> str:
     """Make a new token for this run and store it for this user's eyes only."""
     token = secrets.token_urlsafe(32)
-    path = directory / TOKEN_FILE
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # Written over the last one, whose block it takes: on a full disk there is no other.
+    descriptor = os.open(directory / TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, token.encode())
+        os.fchmod(descriptor, 0o600)
+        os.pwrite(descriptor, token.encode(), 0)
+        os.ftruncate(descriptor, len(token))
     finally:
         os.close(descriptor)
     return token

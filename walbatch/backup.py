@@ -22,7 +22,9 @@ from walbatch.stats import read_backlog
 from walbatch.units import format_bytes
 from walbatch.wal import driver, migrate
 from walbatch.wal.files import DATABASE_FILE, fsync, journal_file, shm_file, wal_file
+from walbatch.wal.ownership import is_owned
 from walbatch.wal.reading import reading
+from walbatch.wal.recovery import check_files
 
 MAX_WAL_BYTES = 1024**3
 """Size of the server's write-ahead log at which a backup is given up, if not told otherwise."""
@@ -71,6 +73,8 @@ def back_up(
         StorageFailed: a disk refuses.
     """
     _check_target(directory, target)
+    if not is_owned(directory):
+        check_files(directory / DATABASE_FILE)  # what SQLite passes over in silence; a server has looked at its start
     with reading(directory) as source:
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on it is one moment

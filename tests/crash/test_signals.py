@@ -22,6 +22,8 @@ pytestmark = pytest.mark.crash
 
 BROKEN = (sys.executable, str(Path(__file__).parent.parent / "support" / "broken_server.py"))
 GRACE_S = 3.0
+SLACK_S = 2.0
+"""For the end of the process itself, on a machine that is busy."""
 UNKNOWN = {"UNAVAILABLE", "CANCELLED"}
 """The codes of a server that stops, or is not there: the outcome is unknown, the call is to be repeated."""
 IN_FLIGHT, LARGEST_BATCH = 3, 50
@@ -66,7 +68,7 @@ def test_stop_signals_under_load(
                 eventually(lambda: one.arrivals, "the destination is asked")
                 threading.Event().wait(moments.uniform(0, 0.1))  # the moment is the experiment, not a hope
                 took_s = stop(server, twice=twice)
-                assert took_s < (1.0 if twice else GRACE_S), server.output()
+                assert took_s < (1.0 if twice else GRACE_S) + SLACK_S, server.output()
                 server = here.serve()
         assert {failure.partition(":")[0] for failure in client.failures} <= UNKNOWN, client.failures
         there.switch(one, "good")

@@ -78,8 +78,9 @@ def test_with_the_server_down(tmp_path: Path) -> None:
         assert (counted.stdout, files_with(here.data, who)) == ("1\n", ["events.db", "old.db"])
 
         assert here.run(*command, text=who, check=False).returncode == 2
-        partly = here.run(*command, "--yes", text=f"{who}\nnobody\n", check=False)
+        partly = here.run(*command, "--yes", "--json", text=f"{who}\nnobody\n", check=False)
         assert partly.returncode == 3
+        assert json.loads(partly.stdout)["erased"] == 1, "nothing but the receipt is on stdout"
         assert f"{here.data / 'old.db'} may hold the same" in partly.stderr
         assert f"erase the person in the files of {tmp_path / 'archive'} as well" in partly.stderr
         assert files_with(here.data, who) == ["old.db"]

@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- what make faults measured -->\n", "<!-- until here -->\n"
+CONTROLS = """
+Crash images of variants that break the promise. Each of them is caught:
+
+| variant | images | found |
+| --- | --- | --- |
+"""
 HEADS = ("fault", "injected", "acknowledged", "lost", "sent again", "control: the same check of a broken variant")
 
 
@@ -25,10 +31,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(results: Path, page: Path) -> None:
     """Replace what stands between the two marks."""
-    rows = sorted(json.loads(results.read_text()), key=lambda row: (row["test"], row["fault"]))
+    found = sorted(json.loads(results.read_text()), key=lambda row: (row["test"], row["fault"]))
+    controls = [row for row in found if row["fault"].startswith("control:")]
+    rows = [row for row in found if row not in controls]
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+    images = "".join(
+        f"| {row['fault'].removeprefix('control: ')} | {row['rounds']:,} | {row['control'] or row['lost']} |\n"
+        for row in controls
+    )
+    page.write_text(f"{before}{BEGIN}\n{table(rows)}{CONTROLS}{images}\n{END}{after}")
 
 
 if __name__ == "__main__":

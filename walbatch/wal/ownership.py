@@ -89,8 +89,8 @@ class Ownership:
     def announce(self, **facts: str) -> None:
         """Write who owns the directory, and what others need to reach the owner, into the lock file."""
         text = json.dumps({"pid": os.getpid(), **facts}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text, 0)
+        os.pwrite(self._descriptor, text, 0)  # over what is there: a full disk has no room for a block given up before
+        os.ftruncate(self._descriptor, len(text))
 
 
 def owner(directory: Path) -> dict[str, Any]:

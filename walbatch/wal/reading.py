@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from walbatch.errors import ConfigurationError, StorageFailed
+from walbatch.errors import ConfigurationError, CorruptLog, StorageFailed
 from walbatch.wal import driver, migrate
 from walbatch.wal.files import DATABASE_FILE
 
@@ -17,6 +17,7 @@ def reading(directory: Path) -> Iterator[driver.Connection]:
 
     Raises:
         ConfigurationError: there is no log, or one that only another version of walbatch can read.
+        CorruptLog: it is damaged.
         StorageFailed: it cannot be read.
     """
     database = directory / DATABASE_FILE
@@ -32,4 +33,6 @@ def reading(directory: Path) -> Iterator[driver.Connection]:
         finally:
             connection.close()
     except driver.Error as error:
+        if driver.is_damage(error):
+            raise CorruptLog(f"{database} is damaged ({error}); see `walbatch doctor`") from error
         raise StorageFailed(f"{database} cannot be read: {error}") from error

@@ -66,6 +66,25 @@ def prepare(database: Path) -> None:
         _inspect(database, unclean=unclean)
 
 
+def check_files(database: Path) -> None:
+    """Return if SQLite passes over nothing in silence when it opens a log that nobody has open; changes nothing.
+
+    Raises:
+        CorruptLog: the -wal is damaged, or belongs to another database.
+    """
+    if wal_file(database).exists() and wal_file(database).stat().st_size:
+        refuse_foreign_wal(database)
+        _check_wal(database)
+
+
+def _check_wal(database: Path) -> None:
+    wal = wal_file(database)
+    if wal.exists() and 0 < wal.stat().st_size <= CHECK_WAL_MAX_BYTES:
+        lost = frames.damage(wal, database)
+        if lost is not None:
+            raise damaged(database, lost)
+
+
 def refuse_foreign_wal(database: Path) -> None:
     """Refuse a write-ahead log beside a database that never had one: a copy that was put into a used directory.
 
@@ -110,10 +129,7 @@ def rewrite_wal(wal: Path) -> None:
 
 def _inspect(database: Path, *, unclean: bool) -> None:
     limit = CHECK_AFTER_CRASH_MAX_BYTES if unclean else CHECK_MAX_BYTES
-    if unclean and wal_file(database).stat().st_size <= CHECK_WAL_MAX_BYTES:
-        lost = frames.damage(wal_file(database), database)
-        if lost is not None:
-            raise damaged(database, lost)
+    _check_wal(database)
     checked = database.stat().st_size <= limit
     if checked:
         _read_through(database)

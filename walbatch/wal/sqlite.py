@@ -173,7 +173,12 @@ class SqliteLog:
         for lane in self._lanes:
             self._load(connection, lane, self._bits[lane.destination])
         connection.execute("COMMIT")
-        driver.checkpoint(connection)
+        try:
+            driver.checkpoint(connection)
+        except driver.Error as error:
+            if not driver.is_full(error):
+                raise
+            log.warning("log.checkpoint_failed", error=str(error))  # it was written again and fsynced before
 
     def _load(self, connection: driver.Connection, lane: Lane, bit: int) -> None:
         state, pending_bytes = store.load_lane(connection, lane, bit), store.lane_counts(connection, lane).pending_bytes

@@ -158,7 +158,7 @@ def touch(connection: Connection) -> int:
 def raise_watermark(connection: Connection, lane: Lane, settled_through: int) -> None:
     """Note that every record of a lane up to an offset is settled."""
     connection.execute(
-        "UPDATE cursors SET settled_through = max(settled_through, ?) WHERE destination = ? AND kind = ?",
+        "UPDATE cursors SET settled_through = ?1 WHERE destination = ?2 AND kind = ?3 AND settled_through < ?1",
         (settled_through, lane.destination, lane.kind.value),
     )
 
