@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,7 +24,11 @@ class Threaded:
         self._connection = aiosqlite.Connection(connector, iter_chunk_size=64)
 
     async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
+        try:
+            await self._connection.__aenter__()
+        except BaseException:
+            await asyncio.to_thread(self._connection._thread.join)  # noqa: SLF001  it ends by itself, a moment later
+            raise
         return self
 
     async def __aexit__(
