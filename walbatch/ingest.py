@@ -124,6 +124,10 @@ class IngestService(AnalyticsServiceServicer):
         draining = asyncio.ensure_future(self._draining.wait())
         try:
             await asyncio.wait((first, draining), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if first.done() and not first.cancelled():
+                self._ahead.taken(first.result())  # it is out of the inbox, and nobody will store it
+            raise
         finally:
             draining.cancel()
             first.cancel()  # which does nothing if it is done

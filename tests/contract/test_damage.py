@@ -346,3 +346,15 @@ def test_who_looks_into_a_stopped_log_keeps_no_server_from_starting(killed: Path
     finally:
         reader.communicate()
     assert len(rows(killed)) == 340
+
+
+@pytest.mark.parametrize(
+    ("signs", "is_damage"), [("vv.lcl", True), ("vv.lc.l", False), ("vv.l.l", False), ("vv.lc", False), ("vvvv", False)]
+)
+def test_only_neighbours_of_a_commit_speak_for_it(signs: str, *, is_damage: bool) -> None:
+    """What a larger transaction left, that was rolled back, lies behind a torn one and is no proof of a commit."""
+    found = [
+        frames._Frame(number, 1, 1 if sign == "c" else 0, b"", linked=sign != ".")
+        for number, sign in enumerate(signs, 1)
+    ]
+    assert (frames._after_a_break(iter(found)) is not None) == is_damage

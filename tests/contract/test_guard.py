@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from walbatch.errors import CommitFailed, ConfigurationError, StorageFailed
 from walbatch.testing.clock import FakeClock
 from walbatch.wal.disk import PROBE_S
 from walbatch.wal.files import rescued_files, wal_file
+from walbatch.wal.ownership import Ownership
 from walbatch.wal.sqlite import SqliteLog
 
 
@@ -102,3 +104,24 @@ async def test_an_idle_log_tries_its_disk(log: SqliteLog, clock: FakeClock) -> N
     assert log._disk._committed_s == clock.monotonic_s()
     assert wal_file(log.path).stat().st_size > size, "nothing was written, so nothing was tried"
     assert (await counts_of(log)).accepted == 0
+
+
+async def test_a_disk_that_dies_just_after_a_commit_stops_the_log(
+    directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are there and memory does not know them, so only a start may go on; nothing is lost, nothing twice."""
+
+    def fail(_: Ownership) -> None:
+        raise OSError(errno.EIO, "pretended")
+
+    async with open_log(directory, clock) as log:
+        broken = asyncio.create_task(log.broken())
+        await log.append(events("a", clock))
+        with monkeypatch.context() as patched:
+            patched.setattr(Ownership, "check_disk", fail)
+            with pytest.raises(CommitFailed):
+                await log.append(events("b", clock))
+        with pytest.raises(StorageFailed, match="takes no more"):
+            await broken
+    async with open_log(directory, clock) as log:
+        assert ids(await log.fetch(EVENTS, NOW)) == "ab"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from walbatch.clock import Clock
 from walbatch.errors import BacklogFull, DiskFull, NoRoom, Overloaded, WalHeld
-from walbatch.wal.reserve import Reserve, free_bytes
+from walbatch.wal.reserve import MIN_BYTES, Reserve, free_bytes
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Of records that wait for a commit: some ten groups of the largest size, seconds of work for a slow disk."""
@@ -101,7 +101,7 @@ class Admission:
 
     def before_open(self) -> None:
         """Begin on a directory that was just taken: on a full disk the reserve is what the start itself needs."""
-        if free_bytes(self._directory) < self.limits.min_free_bytes:
+        if free_bytes(self._directory) < max(self.limits.min_free_bytes, MIN_BYTES):
             self.reserve.release()
 
     def opened(self) -> None:

@@ -70,8 +70,8 @@ class Disk:
             await self.writer.run(run)
         except driver.Error as error:
             raise self._judge(error) from error
-        except OSError as error:
-            raise self._failed(error) from error
+        except OSError as error:  # after the COMMIT: the disk has it, memory does not; a start brings them together
+            raise StorageFailed(f"the disk of {self._path} takes no more: {error}") from error
         self._failed_commits = 0
         self._committed_s = self._clock.monotonic_s()
 
@@ -89,8 +89,7 @@ class Disk:
         if roomy:
             admission.disk_full = False
         admission.reserve.take()
-        if self.trimming:
-            admission.wal_bytes = await self._trim()
+        admission.wal_bytes = await self._trim() if self.trimming else file_sizes(self._path)[1]
 
     async def _trim(self) -> int:
         """Return the bytes of the write-ahead log that cannot be used again at this moment."""
@@ -99,6 +98,7 @@ class Disk:
         try:
             return await self.writer.run(upkeep.trim)
         except driver.Error as error:
+            self._admission.wal_bytes = file_sizes(self._path)[1]
             raise self._judge(error) from error
 
     def _judge(self, error: sqlite3.Error) -> WalbatchError:

@@ -120,8 +120,10 @@ def set_autocheckpoint(connection: Connection, pages: int) -> None:
 def checkpoint(connection: Connection, patience_ms: int = BUSY_TIMEOUT_MS) -> bool:
     """Move everything out of the write-ahead log and empty that file; False if somebody who reads keeps it."""
     connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
-    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    try:
+        ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     return not busy
 
 

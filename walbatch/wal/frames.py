@@ -108,8 +108,8 @@ def _after_a_break(frames: Iterator[_Frame]) -> str | None:
             broken = frame.number
         elif broken and frame.linked and committed:
             return f"frame {broken} of its -wal is broken, and commits follow it"
-        elif broken and frame.linked:
-            committed = frame.size_after > 0
+        elif broken:
+            committed = frame.linked and frame.size_after > 0
     return None
 
 

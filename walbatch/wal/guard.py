@@ -6,12 +6,13 @@ can still be read through them, so it is saved before the process ends.
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 from walbatch.errors import ConfigurationError, StorageFailed
 from walbatch.wal.copying import copy_into
 from walbatch.wal.driver import Connection, Error
-from walbatch.wal.files import rescued_files, shm_file, wal_file
+from walbatch.wal.files import journal_file, rescued_files, shm_file, wal_file
 from walbatch.wal.ownership import Ownership
 
 
@@ -43,7 +44,8 @@ class Guard:
 
     def _save(self, connection: Connection) -> str:
         database = self._database.name
-        copy = self._database.with_name(f"{database}.rescued-{len(rescued_files(self._database)) + 1}")
+        names = (self._database.with_name(f"{database}.rescued-{number}") for number in count(1))
+        copy = next(name for name in names if not name.exists())
         try:
             copy_into(connection, copy)
         except (Error, OSError) as error:
@@ -69,7 +71,11 @@ def adopt(database: Path) -> None:
             f" with that, move {database.name}, {database.name}-wal and {database.name}-shm away; to go on without it,"
             " move the copy away"
         )
-    for rest in (wal_file(database), shm_file(database)):  # of the file that is gone; the copy is complete
+    for rest in (
+        wal_file(database),
+        shm_file(database),
+        journal_file(database),
+    ):  # of the file that is gone; the copy is complete
         rest.unlink(missing_ok=True)
     copies[-1].rename(database)
 

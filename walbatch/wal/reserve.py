@@ -40,15 +40,27 @@ class Reserve:
         self.release()  # one of another size
         if free_bytes(self._directory) < self._size:
             return False
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, self._size)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:  # no inode left, or not writable any more
+            return False
+        try:
+            _fill(descriptor, self._size)
         except OSError:
             self.release()
             return False
         finally:
             os.close(descriptor)
         return True
+
+
+def _fill(descriptor: int, size: int) -> None:
+    """Give a new file blocks of its own."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS
+        for position in range(0, size, MIN_BYTES):
+            os.pwrite(descriptor, bytes(min(MIN_BYTES, size - position)), position)
 
 
 def free_bytes(directory: Path) -> int:

@@ -377,7 +377,13 @@ class SqliteLog:
         # What was delivered must be noted even now; what is new can wait.
         full = DiskFull("the disk is full; nothing was stored")
         rest = [write for write in writes if not isinstance(write, Sequence)]
-        answers = iter(await self._transact(rest) if rest else ())
+        try:
+            answers = iter(await self._transact(rest) if rest else ())
+        except DiskFull:
+            if not self._admission.reserve.held:
+                raise
+            self._admission.reserve.release()
+            answers = iter(await self._transact(rest))
         return [full if isinstance(write, Sequence) else next(answers) for write in writes]
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
