@@ -48,6 +48,7 @@ class FileSystem:
         _run(*self._command, str(self.path))
         # A mount that failed leaves an ordinary folder, and the test would write to the machine's own disk.
         assert self.mounted()
+        assert not os.statvfs(self.path).f_flag & os.ST_RDONLY, f"{self.path} came back read-only"
 
     def mounted(self) -> bool:
         """Say whether something is mounted here; os.path.ismount would not see a bind mount."""
@@ -56,6 +57,10 @@ class FileSystem:
     def unmount(self) -> None:
         """Unmount it. Whoever used it has ended, and the kernel may need a moment to notice."""
         eventually(lambda: subprocess.run(["umount", self.path], check=False).returncode == 0, f"{self.path} is free")
+        if self.image is not None:
+            # A second holder, another mount namespace say, keeps the file system alive, and the next mount would be of
+            # this one again, with its aborted journal.
+            eventually(lambda: not _run("losetup", "--associated", str(self.image)), f"nobody else has {self.image}")
 
     def power_cut(self, flushed: int = NOTHING_FLUSHED) -> None:
         """From now on nothing gets to the device: what it has at this moment is what the next mount finds."""
@@ -137,6 +142,7 @@ def _grows(descriptor: int, size: int) -> bool:
         return False
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
