@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from file_systems import mount_for_ourselves
 
 TOOLS = ("mkfs.ext4", "mkfs.xfs", "mount", "umount", "mountpoint")
 
@@ -28,13 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-NEW_MOUNT_NAMESPACE = 0x00020000
-"""CLONE_NEWNS of linux/sched.h."""
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_mounts() -> None:
-    """Give the tests mounts of their own, which go with the last of their processes, however that ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(NEW_MOUNT_NAMESPACE) == 0, os.strerror(ctypes.get_errno())
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    """Give the tests mounts of their own."""
+    mount_for_ourselves()

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from faultshim import SYNC, WRITE, Shim
-from file_systems import FileSystem, loop_mounted
+from file_systems import FileSystem, loop_mounted, mount_for_ourselves
 from load import Load
 from programs import WALBATCH, Program, Site, eventually, site
 
@@ -245,6 +245,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**9))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
+    mount_for_ourselves()
     with tempfile.TemporaryDirectory(prefix="walbatch-soak-") as folder:
         root = Path(folder)
         with (

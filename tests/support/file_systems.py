@@ -5,6 +5,7 @@ A loop device lives as long as its mount, so unmounting is all the cleaning up t
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -22,6 +23,9 @@ SHUTDOWN = 0x8004587D
 JOURNAL_FLUSHED, NOTHING_FLUSHED = 1, 2
 """Its flags: what still gets to the device. The second is the power cut."""
 
+NEW_MOUNT_NAMESPACE = 0x00020000
+"""CLONE_NEWNS of linux/sched.h."""
+
 MIB = 2**20
 
 Kind = Literal["ext4", "xfs"]
@@ -32,6 +36,16 @@ _MAKE: dict[Kind, tuple[str, ...]] = {
 }
 SMALLEST_MIB: dict[Kind, int] = {"ext4": 128, "xfs": 320}
 """What is asked for unless a test wants less; mkfs.xfs refuses below 300."""
+
+
+def mount_for_ourselves() -> None:
+    """Give this process and its children mounts of their own, which go with the last of them, however that ends.
+
+    Nobody else's mount namespace can keep one of them alive then.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(NEW_MOUNT_NAMESPACE) == 0, os.strerror(ctypes.get_errno())
+    _run("mount", "--make-rprivate", "/")
 
 
 class FileSystem:
