@@ -70,13 +70,18 @@ class _OwnLog:
 def _own_log(settings: Settings) -> SqliteLog:
     from walbatch.clock import SystemClock
     from walbatch.wal import store
+    from walbatch.wal.admission import Limits
     from walbatch.wal.reading import reading
     from walbatch.wal.sqlite import SqliteLog
 
     with reading(settings.data_dir) as connection:
         known = store.destinations(connection)
     return SqliteLog(
-        settings.data_dir, list(known), SystemClock(), allow_affected_sqlite=settings.allow_affected_sqlite
+        settings.data_dir,
+        list(known),
+        SystemClock(),
+        limits=Limits(min_free_bytes=settings.min_free_disk),  # else it would leave another reserve than the server's
+        allow_affected_sqlite=settings.allow_affected_sqlite,
     )
 
 

@@ -21,6 +21,7 @@ from walbatch.errors import CorruptLog, StorageFailed, WalbatchError
 from walbatch.stats import read_backlog
 from walbatch.units import format_bytes
 from walbatch.wal import driver, migrate
+from walbatch.wal.copying import partial_of
 from walbatch.wal.files import DATABASE_FILE, fsync, journal_file, shm_file, wal_file
 from walbatch.wal.ownership import is_owned
 from walbatch.wal.reading import reading
@@ -119,7 +120,7 @@ def _check_room(source: driver.Connection, directory: Path, target: Path, min_fr
 @contextmanager
 def _partial(target: Path) -> Iterator[tuple[Path, int]]:
     """Yield the file to copy into, empty, for its owner only, and a descriptor of it. On failure it is removed."""
-    part = target.with_name(f"{target.name}.partial")
+    part = partial_of(target)
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -129,6 +130,8 @@ def _partial(target: Path) -> Iterator[tuple[Path, int]]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BackupFailed(f"another backup writes {part} at this moment; wait for it") from None
+        if not _is_at(part, descriptor):
+            raise BackupFailed(f"another backup wrote {part} until a moment ago; try again")
         try:
             os.fchmod(descriptor, 0o600)
             os.ftruncate(descriptor, 0)
@@ -143,6 +146,11 @@ def _partial(target: Path) -> Iterator[tuple[Path, int]]:
         raise StorageFailed(f"{part} cannot be written: {error.strerror}") from error
     finally:
         os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Say whether a path is still that of an open file: whoever had the lock before may have renamed or removed it."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
 
 
 def _remove_traces(part: Path) -> None:

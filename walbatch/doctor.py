@@ -120,9 +120,13 @@ def _ownership(directory: Path) -> Iterator[Finding]:
 
 def _modes(directory: Path) -> Iterator[Finding]:
     for path in (directory, *sorted(directory.iterdir())):
-        mode = stat.S_IMODE(path.lstat().st_mode)
-        if not path.is_symlink() and mode & 0o077:
-            wanted = "0700" if path.is_dir() else "0600"
+        try:
+            found = path.lstat().st_mode
+        except FileNotFoundError:  # a server has removed it meanwhile
+            continue
+        mode = stat.S_IMODE(found)
+        if not stat.S_ISLNK(found) and mode & 0o077:
+            wanted = "0700" if stat.S_ISDIR(found) else "0600"
             text = f"others may use {path} (mode {mode:04o})"
             yield Finding("directory", Status.WARN, text, f"chmod {wanted} {path}")
 

@@ -203,6 +203,24 @@ def test_places_that_are_no_place_for_a_copy(stopped: Path, target: Path, tmp_pa
     assert part.exists()
 
 
+def test_a_file_that_another_backup_has_just_completed_is_not_written_again(
+    stopped: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening FILE.partial and having its lock, the backup before may have given it its name."""
+    part, taken = target.with_name("one.db.partial"), fcntl.flock
+    part.write_text("the copy of the backup before")
+
+    def rename_first(descriptor: int, operation: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), part.stat()):
+            part.rename(target)
+        taken(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", rename_first)
+    with pytest.raises(BackupFailed, match="try again"):
+        back_up(stopped.parent, target)
+    assert target.read_text() == "the copy of the backup before"
+
+
 def test_what_a_killed_backup_left_is_used_again(stopped: Path, target: Path) -> None:
     """An old FILE.partial, of any content and mode, keeps nobody from the next backup to the same FILE."""
     part = target.with_name("one.db.partial")

@@ -21,7 +21,7 @@ from walbatch.wal import admission, driver, upkeep
 from walbatch.wal.admission import Limits
 from walbatch.wal.driver import Connection
 from walbatch.wal.reserve import RESERVE_FILE
-from walbatch.wal.sqlite import SqliteLog
+from walbatch.wal.sqlite import LONG_S, SqliteLog
 
 LARGE = {"text": "x" * 50_000}
 PAGE = 4096
@@ -84,7 +84,7 @@ async def test_a_backlog_that_is_too_large_refuses_until_it_is_smaller(tmp_path:
     limits = Limits(max_backlog_bytes=2 * size)
     async with open_log(tmp_path, clock, limits=limits) as log:
         await log.append(events("ab", clock))
-        with pytest.raises(BacklogFull, match=f"{2 * size} bytes wait"):
+        with pytest.raises(BacklogFull, match=f"{2 * size}B wait"):
             await log.append(events("c", clock))
     async with open_log(tmp_path, clock, limits=limits) as log:
         with pytest.raises(BacklogFull):
@@ -237,6 +237,9 @@ async def test_our_own_long_question_is_ended_when_it_keeps_the_log_from_being_t
         await asyncio.to_thread(begun.wait)
         for number in range(20):
             await log.append([event(str(number), clock, properties=LARGE)])
+        await log.tend()
+        assert not question.done(), "a question that began just now is not what has kept the log"
+        await clock.advance(LONG_S)
         await log.tend()
         with pytest.raises(TooLong, match="less at a time"):
             await question

@@ -290,7 +290,7 @@ async def test_the_limit_is_for_the_one_furthest_behind(directory: Path, clock: 
         await log.append(events("y", clock))
         await deliver(log, lane=A)
         await deliver(log, lane=C)
-        with pytest.raises(BacklogFull, match=f"{2 * size} bytes wait for delivery to b; the limit is {2 * size}"):
+        with pytest.raises(BacklogFull, match=f"{2 * size}B wait for delivery to b; the limit is {2 * size}B"):
             await log.append(events("z", clock))
     async with open_log(directory, clock, "a", "b", "c", limits=limits) as log:
         with pytest.raises(BacklogFull, match="to b"):

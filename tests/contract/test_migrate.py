@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,20 @@ async def test_without_room_for_the_copy_nothing_is_changed(
     assert digests(directory) == before
     async with open_log(directory, clock, "there"):
         pass
+
+
+@pytest.mark.parametrize("left", ["events.db.before-v3", "events.db.before-v3.partial"])
+async def test_what_a_killed_update_left_counts_as_room(
+    directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """On a disk with room for one copy the next start goes on, whether the copy was whole or not."""
+    make_version_1(directory)
+    shutil.copyfile(directory / "events.db", directory / left)
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    async with open_log(directory, clock, "there") as log:
+        assert (await executed(log, "PRAGMA user_version")) == [(3,)]
+    assert migrate.version_in(directory / "events.db.before-v3") == 1
+    assert not (directory / "events.db.before-v3.partial").exists()
 
 
 async def test_a_copy_that_fails_half_way_is_removed(

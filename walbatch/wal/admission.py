@@ -16,6 +16,7 @@ from pathlib import Path
 
 from walbatch.clock import Clock
 from walbatch.errors import BacklogFull, DiskFull, NoRoom, Overloaded, WalHeld
+from walbatch.units import format_bytes
 from walbatch.wal.reserve import MIN_BYTES, Reserve, free_bytes
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -61,7 +62,7 @@ class Admission:
             NoRoom: there is none; the text says what would help.
         """
         if waiting_bytes > MAX_WAITING_BYTES:
-            raise Overloaded(f"{waiting_bytes} bytes wait for the disk, which does not keep up")
+            raise Overloaded(f"{format_bytes(waiting_bytes)} wait for the disk, which does not keep up")
         if refusal := self.refusal():
             raise refusal
 
@@ -71,16 +72,18 @@ class Admission:
         # A record is stored once, however many wait for it: what counts is who is furthest behind.
         if limits.max_backlog_bytes and max(self.owed_bytes.values(), default=0) >= limits.max_backlog_bytes:
             name, owed = self.owed_bytes.most_common(1)[0]
-            return BacklogFull(f"{owed} bytes wait for delivery to {name}; the limit is {limits.max_backlog_bytes}")
+            limit = format_bytes(limits.max_backlog_bytes)
+            return BacklogFull(f"{format_bytes(owed)} wait for delivery to {name}; the limit is {limit}")
         if limits.max_wal_bytes and self.wal_bytes >= limits.max_wal_bytes:
             return WalHeld(
-                f"the write-ahead log has {self.wal_bytes} bytes and cannot be trimmed while somebody reads the"
-                f" database; the limit is {limits.max_wal_bytes}"
+                f"the write-ahead log has {format_bytes(self.wal_bytes)} and cannot be trimmed while somebody reads"
+                f" the database; the limit is {format_bytes(limits.max_wal_bytes)}"
             )
         if self.disk_full:
             return DiskFull("the disk is full; nothing was stored")
         if limits.min_free_bytes and self.free_bytes() < limits.min_free_bytes:
-            return DiskFull(f"{self._free_bytes} bytes are free on the disk; {limits.min_free_bytes} are kept free")
+            free, kept = format_bytes(self._free_bytes), format_bytes(limits.min_free_bytes)
+            return DiskFull(f"{free} are free on the disk; {kept} are kept free")
         return None
 
     def free_bytes(self) -> int:

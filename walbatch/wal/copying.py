@@ -14,7 +14,7 @@ def copy_into(connection: Connection, target: Path) -> None:
 
     It is readable by its owner only, and gets its name when it is complete.
     """
-    partial = target.with_name(f"{target.name}.partial")
+    partial = partial_of(target)
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
@@ -25,3 +25,8 @@ def copy_into(connection: Connection, target: Path) -> None:
         raise
     partial.replace(target)
     fsync(target.parent)
+
+
+def partial_of(target: Path) -> Path:
+    """Return what a copy is called until it is complete."""
+    return target.with_name(f"{target.name}.partial")

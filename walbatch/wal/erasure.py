@@ -29,9 +29,6 @@ SLICE = 1000
 FEW = 10
 """Up to so many ids are looked for in the text of a payload before it is read."""
 
-BLANK = "(erased)"
-"""What stands in place of a text of a destination that named an erased person."""
-
 _SOME = "IN (SELECT value FROM json_each(?))"
 
 
@@ -183,7 +180,7 @@ def quotes(connection: Connection, people: Collection[str], table: str, after: i
 def blank(connection: Connection, found: Iterable[Quote]) -> None:
     """Replace these texts."""
     for quote in found:
-        connection.execute(_BLANKING[quote.table], (BLANK, quote.key))
+        connection.execute(_BLANKING[quote.table], (store.BLANK, quote.key))
 
 
 TEXT_TABLES = tuple(_TEXTS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 DATABASE_FILE = "events.db"
+LOCK_FILE = "walbatch.lock"
 
 
 def wal_file(database: Path) -> Path:
@@ -36,10 +38,13 @@ def file_sizes(database: Path) -> tuple[int, int]:
 def other_files(database: Path) -> list[Path]:
     """Return what else in a data directory looks like a database, or a part of one: copies, backups, what was rescued.
 
-    Links are named, and not followed.
+    Links are named, and not followed. A folder with a lock file of its own is another walbatch's data directory.
     """
     live = {database, wal_file(database), shm_file(database)}
-    found = (Path(folder, name) for folder, _, names in os.walk(database.parent) for name in names if ".db" in name)
+    found = []
+    for folder, folders, names in os.walk(database.parent):
+        folders[:] = [name for name in folders if not Path(folder, name, LOCK_FILE).exists()]
+        found += [Path(folder, name) for name in names if _A_DATABASE.search(name)]
     return sorted(path for path in found if path not in live)
 
 
@@ -59,6 +64,8 @@ def readers(database: Path) -> list[int]:
     found = {int(row[4]) for row in held if int(row[6]) in _READ_LOCKS}
     return sorted(found - {os.getpid()})
 
+
+_A_DATABASE = re.compile(r"\.db(?=[-.]|$)")
 
 _LOCKS, _LOCK_FIELDS = Path("/proc/locks"), 8
 _READ_LOCKS = range(123, 128)

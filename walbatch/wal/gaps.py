@@ -26,7 +26,7 @@ _LOCK_BYTE = 2**30
 """The page with this byte is never used."""
 
 MAX_PAGES = 2**25
-"""Up to here the first byte of a page says whether it is one of a table: those of long rows begin with the number of
+"""Below this the first byte of a page says whether it is one of a table: those of long rows begin with the number of
 the next page, whose first byte is 0 or 1. With pages of 4 KiB it is 128 GiB."""
 
 _WAL_HEADER, _FRAME_HEADER = 32, 24
@@ -61,7 +61,7 @@ def find(descriptor: int) -> list[int]:
     """
     form = layout(descriptor)
     count = os.fstat(descriptor).st_size // form.page
-    if count > MAX_PAGES:
+    if count >= MAX_PAGES:
         raise TooLarge(
             f"the records are deleted, but a database of {count:,} pages is too large to scrub, so its file may keep"
             " old bytes: stop the server, and run `sqlite3 events.db 'PRAGMA secure_delete=1; VACUUM'`"

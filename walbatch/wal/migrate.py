@@ -16,7 +16,7 @@ from pathlib import Path
 from walbatch.errors import CorruptLog, SchemaTooNew, StorageFailed
 from walbatch.units import format_bytes
 from walbatch.wal import driver
-from walbatch.wal.copying import copy_into
+from walbatch.wal.copying import copy_into, partial_of
 from walbatch.wal.driver import Connection
 
 APPLICATION_ID = 0x57414C42
@@ -94,7 +94,7 @@ def migrate(connection: Connection, path: Path) -> list[int]:
     """
     steps = pending(connection)
     if steps and schema_version(connection):
-        copy_before(connection, path, steps[-1][0])
+        copy_before(connection, path)
     for number, sql in steps:
         connection.executescript(
             f"BEGIN EXCLUSIVE; {sql} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
@@ -117,8 +117,12 @@ def check_room(connection: Connection, path: Path) -> None:
     if schema_version(connection) == 0 or not pending(connection):
         return
     pages, page_size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    copy = _copy_before(path)
+    if _is_kept(copy, connection):
+        return
     disk = os.statvfs(path.parent)
-    free = disk.f_bavail * disk.f_frsize
+    left = (file.stat().st_size for file in (copy, partial_of(copy)) if file.exists())  # which makes room for the new
+    free = disk.f_bavail * disk.f_frsize + sum(left)
     if free < pages * page_size:
         raise StorageFailed(
             f"the database's schema must be updated, and {format_bytes(free)} are free on the disk of {path.parent}:"
@@ -127,12 +131,22 @@ def check_room(connection: Connection, path: Path) -> None:
         )
 
 
-def copy_before(connection: Connection, path: Path, version: int) -> None:
-    """Keep the database as it is before a migration to a version: complete, or not under that name.
+def copy_before(connection: Connection, path: Path) -> None:
+    """Keep the database as it is before it is migrated: complete, or not under that name.
 
-    If a migration to that version was killed between two of its steps, the copy from before the first one stays.
+    If a migration was killed between two of its steps, the copy from before the first one stays; one that was killed
+    before that has left a copy that may be out of date.
     """
-    copy = path.with_name(f"{path.name}.before-v{version}")
-    if copy.exists() and version_in(copy) < schema_version(connection):
-        return
-    copy_into(connection, copy)
+    copy = _copy_before(path)
+    if not _is_kept(copy, connection):
+        copy.unlink(missing_ok=True)  # first, as there may be room for one only
+        copy_into(connection, copy)
+
+
+def _copy_before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before-v{migrations()[-1][0]}")
+
+
+def _is_kept(copy: Path, connection: Connection) -> bool:
+    """Say whether there is a copy of an earlier schema than the database has by now."""
+    return copy.exists() and version_in(copy) < schema_version(connection)

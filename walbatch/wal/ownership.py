@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from walbatch.errors import ConfigurationError, LogLocked, StorageFailed
-
-LOCK_FILE = "walbatch.lock"
+from walbatch.wal.files import LOCK_FILE
 
 TRIES, TRY_AGAIN_S = 10, 0.02
 

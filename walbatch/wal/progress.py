@@ -27,7 +27,7 @@ class Progress:
         self._destinations = frozenset(lane.destination for lane in lanes)
         self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in lanes}
         self._waiting_since_s: dict[Lane, float] = {}
-        self._recent = recent
+        self.recent = recent
         self._owed_bytes = owed_bytes
         self._clock = clock
 
@@ -78,7 +78,7 @@ class Progress:
             self._owed_bytes[lane.destination] -= done_bytes
             self.changed[lane].set()
         for erased in done.erased:
-            self._recent.forget(frozenset(erased.offsets))
+            self.recent.forget(frozenset(erased.offsets))
             for lane in self.states.keys() & erased.lanes.keys():
                 self.states[lane].erased(erased.lanes[lane].pending)
                 self._owed_bytes[lane.destination] -= erased.lanes[lane].pending_bytes
@@ -93,7 +93,7 @@ class Progress:
             sizes[route] += byte_length(record.payload)
             self.last = offset
             if record.replay_of is None:
-                self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+                self.recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
         for route, size in sizes.items():
             self._owed_bytes.update(dict.fromkeys(self._owed_to(route), size))
         for (kind, route), count in counts.items():

@@ -20,7 +20,7 @@ class RecentIds:
     """
 
     def __init__(self, window: int = WINDOW) -> None:
-        self._window = window
+        self.window = window
         self._known: OrderedDict[tuple[EventId, int], tuple[int, Offset]] = OrderedDict()
 
     def find(self, record: Record) -> Offset | None:
@@ -41,7 +41,7 @@ class RecentIds:
         key = _key(event_id, name, distinct_id)
         self._known[key] = (time_ms, offset)
         self._known.move_to_end(key)
-        if len(self._known) > self._window:
+        if len(self._known) > self.window:
             self._known.popitem(last=False)
 
 

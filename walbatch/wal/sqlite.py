@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
@@ -44,7 +43,6 @@ from walbatch.wal import (
     Settlement,
     driver,
     erasure,
-    intents,
     recovery,
     store,
     upkeep,
@@ -55,7 +53,7 @@ from walbatch.wal.disk import Disk, ask, broken
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.guard import Guard
-from walbatch.wal.migrate import migrate
+from walbatch.wal.opening import open_database
 from walbatch.wal.ownership import Ownership
 from walbatch.wal.progress import Progress
 from walbatch.wal.purge import Purged
@@ -81,6 +79,9 @@ T = TypeVar("T")
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Of one transaction: 20,000 events of a usual size."""
+
+LONG_S = 1.0
+"""A question that has taken so long may be what keeps the write-ahead log from being trimmed; a shorter one is not."""
 
 _ROW_BYTES = 256
 """What a row takes besides its payload, in memory and on disk, roughly."""
@@ -108,17 +109,15 @@ class SqliteLog:
         self._clock = clock
         self._admission = Admission(directory, limits, clock)
         self._allow_affected = allow_affected_sqlite
-        self._window = recent_window
-        self._recent = RecentIds(recent_window)
         self._router = router or Router({})
         self._formerly = formerly
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
-        self._progress = Progress(self._lanes, self._recent, self._admission.owed_bytes, clock)
+        self._progress = Progress(self._lanes, RecentIds(recent_window), self._admission.owed_bytes, clock)
         self._bits: dict[str, int] = {}
         self._no_erasure = asyncio.Event()
         self._no_erasure.set()
         self._erasures = 0
-        self._questions_under_way = 0
+        self._question_since_s: float | None = None
         self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight, max_weight=MAX_GROUP_BYTES)
         self._stack = AsyncExitStack()
 
@@ -157,35 +156,15 @@ class SqliteLog:
         await self._stack.aclose()
 
     def _open(self, connection: driver.Connection) -> None:
-        migrate(connection, self.path)
-        connection.execute("BEGIN IMMEDIATE")
-        for name in dict.fromkeys(lane.destination for lane in self._lanes):
-            store.add_destination(connection, name, self._formerly.get(name))
-        self._bits = store.destinations(connection)
-        for lane in self._lanes:
-            held = intents.recover(connection, lane, self._bits[lane.destination], self._clock.wall_ms())
-            if held:
-                log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
-        self._tombstones = erasure.load_tombstones(connection)
+        self._bits, self._tombstones = open_database(
+            connection,
+            self.path,
+            self._lanes,
+            formerly=self._formerly,
+            progress=self._progress,
+            clock=self._clock,
+        )
         self._router = self._router.knowing(self._bits)
-        self._progress.last = store.last_offset(connection)
-        store.load_recent(connection, self._recent, self._window)
-        for lane in self._lanes:
-            self._load(connection, lane, self._bits[lane.destination])
-        connection.execute("COMMIT")
-        try:
-            driver.checkpoint(connection)
-        except driver.Error as error:
-            if not driver.is_full(error):
-                raise
-            log.warning("log.checkpoint_failed", error=str(error))  # it was written again and fsynced before
-
-    def _load(self, connection: driver.Connection, lane: Lane, bit: int) -> None:
-        state, pending_bytes = store.load_lane(connection, lane, bit), store.lane_counts(connection, lane).pending_bytes
-        watermark = state.position.watermark
-        store.raise_watermark(connection, lane, watermark)
-        oldest_at_ms = store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1)
-        self._progress.load(lane, state, pending_bytes, oldest_at_ms)
 
     async def _close(self) -> None:
         self._commits.close()
@@ -298,7 +277,8 @@ class SqliteLog:
             await self._disk.tend(lambda: self._commits.submit(Chore(store.touch)))
         except Unavailable as error:
             log.debug("log.tend_failed", error=str(error))
-        if self._admission.wal_alarming and self._questions_under_way:
+        since_s = self._question_since_s
+        if self._admission.wal_alarming and since_s is not None and self._clock.monotonic_s() - since_s >= LONG_S:
             await self._questions.interrupt()
 
     async def bury(self, people: Iterable[str]) -> int:
@@ -353,11 +333,15 @@ class SqliteLog:
         Raises:
             TooLong: it kept the write-ahead log from being trimmed for too long. Ask for less at a time.
         """
-        self._questions_under_way += 1
-        try:
-            return await self._ask(self._questions, partial(query, **kwargs), *args)
-        finally:
-            self._questions_under_way -= 1
+
+        def timed(connection: driver.Connection) -> T:
+            self._question_since_s = self._clock.monotonic_s()
+            try:
+                return query(connection, *args, **kwargs)
+            finally:
+                self._question_since_s = None
+
+        return await self._ask(self._questions, timed)
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the database and of its write-ahead log."""
@@ -387,7 +371,7 @@ class SqliteLog:
         return [full if isinstance(write, Sequence) else next(answers) for write in writes]
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
-        transaction = Planner(self._recent, self._progress.states, self._router).plan(writes)
+        transaction = Planner(self._progress.recent, self._progress.states, self._router).plan(writes)
         if transaction.erasures:  # no fetch may hand out what is being deleted
             self._erasures += 1
             self._no_erasure.clear()

@@ -22,6 +22,9 @@ from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import LaneState, Position, Run, Span
 from walbatch.wal.recent import RecentIds
 
+BLANK = "(erased)"
+"""What stands in place of a text of a destination that named an erased person."""
+
 Route = frozenset[str] | None
 """The names of the destinations that a record is for; None means all of them."""
 
@@ -139,9 +142,14 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
         _settle_run(connection, lane, settlement, run)
     raise_watermark(connection, lane, settled_through)
     condition = settlement.condition
+    # A text that was blanked stays so until the next failure: the lane's memory has it as it was.
     connection.execute(
-        "UPDATE destinations SET state = ?, failures = ?, retry_at_ms = ?, last_error = ? WHERE name = ?",
-        (condition.state, condition.failures, condition.retry_at_ms, condition.last_error, lane.destination),
+        "UPDATE destinations SET state = ?1, failures = ?2, retry_at_ms = ?3,"
+        " last_error = iif(last_error = ?6 AND failures = ?2, last_error, ?4) WHERE name = ?5",
+        (
+            *(condition.state, condition.failures, condition.retry_at_ms, condition.last_error, lane.destination),
+            BLANK,
+        ),
     )
 
 
@@ -344,10 +352,11 @@ def _lane_backlog(connection: Connection, lane: Lane, bit: int, counts: LaneCoun
     )
 
 
-def load_recent(connection: Connection, recent: RecentIds, window: int) -> None:
+def load_recent(connection: Connection, recent: RecentIds) -> None:
     """Remember the ids of the newest records, oldest first."""
     rows = connection.execute(
-        "SELECT seq, kind, event_id, payload FROM events WHERE replay_of IS NULL ORDER BY seq DESC LIMIT ?", (window,)
+        "SELECT seq, kind, event_id, payload FROM events WHERE replay_of IS NULL ORDER BY seq DESC LIMIT ?",
+        (recent.window,),
     ).fetchall()
     for seq, kind, event_id, payload in reversed(rows):
         name, distinct_id, time_ms = described(Kind(kind), orjson.loads(payload))
