@@ -9,11 +9,11 @@ import shlex
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
-from programs import WALBATCH, Program, Site, environment, eventually, grown, site
+from load import Load
+from programs import WALBATCH, Site, environment, eventually, site
 from total_queue import id_of, judge
 
 ROOT = Path(__file__).parent.parent
@@ -47,15 +47,6 @@ def type_in(here: Site, command: str) -> str:
     return done.stdout
 
 
-def under_load(here: Site, log: Path) -> Program:
-    """Start a client, and wait until it was acknowledged some hundred events."""
-    client = here.start(
-        sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}", str(log), "client"
-    )
-    eventually(partial(grown, [log], 10_000), "the client sends")
-    return client
-
-
 def acked(log: Path) -> set[str]:
     """What the client was acknowledged so far."""
     return {line.removeprefix("ack ") for line in log.read_text().splitlines() if line.startswith("ack ")}
@@ -71,12 +62,13 @@ def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tm
     """By the documented steps, under load: nothing from before is lost, and what was pending has the same bytes."""
     with site(tmp_path, data_dir=tmp_path / "walbatch-data", retry_base="50ms", retry_max="200ms") as here:
         here.data = tmp_path / "walbatch-data"
-        log = tmp_path / "client.log"
         sink = here.sink("--fail-rate", "0.1", "--latency", "5ms", "--seed", "1")
         server = here.serve()
-        client = under_load(here, log)
+        load = Load(here, clients=1)
+        (log,) = load.logs
+        load.goes_on(10_000)  # some hundred events are acknowledged
         sink.signal(signal.SIGSTOP)  # an outage: what comes now is pending in the backup
-        eventually(partial(grown, [log], log.stat().st_size + 10_000), "the client goes on")
+        load.goes_on(10_000)
         before, arrived = acked(log), len(here.delivered_lines())
         (back_up,) = documented("Backup")
         summary = json.loads(type_in(here, f"{back_up} --json"))
@@ -86,7 +78,7 @@ def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tm
         sink.signal(signal.SIGCONT)
         eventually(lambda: len(here.delivered_lines()) > arrived + 200, "some of it is delivered")
         server.kill()  # the disaster
-        client.kill()
+        load.end()
         assert sink.stop() == 0
         first = here.delivered_lines()
         here.out.unlink()  # what is delivered from here on is from the restored log alone
