@@ -9,11 +9,13 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from load import Load
-from programs import WALBATCH, Site, environment, eventually, site
+from programs import WALBATCH, Program, Site, environment, eventually, site
 from total_queue import id_of, judge
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,17 @@ def acked(log: Path) -> set[str]:
 def ids_of(lines: list[str]) -> set[str]:
     """The ids of what was delivered."""
     return {id_of(json.loads(line)["record"]) for line in lines}
+
+
+@contextmanager
+def serving_an_event(path: Path) -> Iterator[tuple[Site, Program]]:
+    """A site whose server has delivered an event, to stdout."""
+    with site(path, destination="stdout") as here:
+        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
+        server = here.serve()
+        here.run("send", "--event", "Tick", "--distinct-id", "u1")
+        here.drained()
+        yield here, server
 
 
 @pytest.mark.timeout(120)
@@ -106,11 +119,7 @@ def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tm
 
 def test_the_command_tells_and_refuses(tmp_path: Path) -> None:
     """A summary for people, one line of error and exit code 1 for a file that exists, 2 for a size that is none."""
-    with site(tmp_path, destination="stdout") as here:
-        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
-        server = here.serve()
-        here.run("send", "--event", "Tick", "--distinct-id", "u1")
-        here.drained()
+    with serving_an_event(tmp_path) as (here, server):
         copy = tmp_path / "copy.db"
         assert "1 record, 0 pending for stdout" in here.run("backup", str(copy)).stdout
         refused = here.run("backup", str(copy), check=False)
@@ -129,10 +138,7 @@ def test_the_command_tells_and_refuses(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """Exit code 130, and neither FILE nor FILE.partial."""
-    with site(tmp_path, destination="stdout") as here:
-        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
-        server = here.serve()
-        here.run("send", "--event", "Tick", "--distinct-id", "u1")
+    with serving_an_event(tmp_path) as (here, server):
         slow = here.start(sys.executable, str(SUPPORT / "slow_backup.py"), str(here.data), str(tmp_path / "copy.db"))
         eventually(lambda: "copying" in slow.output(), "the copy is made")
         assert (tmp_path / "copy.db.partial").exists()
@@ -144,11 +150,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_doctor_looks_at_a_running_server_and_at_a_damaged_log(tmp_path: Path) -> None:
     """Exit code 0 with a line a check while it is served; 65, and every other check, when its file is damaged."""
-    with site(tmp_path, destination="stdout") as here:
-        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
-        server = here.serve()
-        here.run("send", "--event", "Tick", "--distinct-id", "u1")
-        here.drained()
+    with serving_an_event(tmp_path) as (here, server):
         lines = here.run("doctor").stdout.splitlines()
         assert f"ok    server: pid {server.process.pid} accepts records" in lines
         assert not [line for line in lines if line.startswith("fail")]
