@@ -79,9 +79,9 @@ def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tm
         server = here.serve()
         load = Load(here, clients=1)
         (log,) = load.logs
-        load.goes_on(10_000)  # some hundred events are acknowledged
+        load.goes_on(12_000)  # some hundred events are acknowledged
         sink.signal(signal.SIGSTOP)  # an outage: what comes now is pending in the backup
-        load.goes_on(10_000)
+        load.goes_on(12_000)
         before, arrived = acked(log), len(here.delivered_lines())
         (back_up,) = documented("Backup")
         summary = json.loads(type_in(here, f"{back_up} --json"))

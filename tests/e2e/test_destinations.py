@@ -229,7 +229,7 @@ def test_the_archive_is_whole_after_kills(several: Several) -> None:
     load = Load(here, clients=1)
     before: list[str] = []
     for _ in range(3):
-        load.goes_on(30_000)
+        load.goes_on(45_000)
         eventually(lambda: list((here.path / "archive").glob("*.open")), "a file is being written")
         server.signal(signal.SIGKILL)
         server.wait()

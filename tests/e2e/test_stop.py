@@ -40,7 +40,7 @@ def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
         server = here.serve()
         load = Load(here, clients=1)
         for _ in range(3):
-            load.goes_on(5000)
+            load.goes_on(7500)
             assert server.stop() == 0
             server = here.serve()
         load.end()

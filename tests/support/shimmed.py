@@ -16,7 +16,7 @@ from total_queue import Verdict
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
-SOME_BYTES = 3000
+SOME_BYTES = 4000
 """A client's log has grown by so much once some of its calls were acknowledged."""
 
 
