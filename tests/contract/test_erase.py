@@ -21,7 +21,7 @@ from walbatch.errors import BacklogFull
 from walbatch.event import Kind, Offset, group_update, identity_link
 from walbatch.retry import Condition, State
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Lane, dead_letters, driver, erasure, store
+from walbatch.wal import Lane, dead_letters, driver, store
 from walbatch.wal.admission import Limits
 from walbatch.wal.sqlite import SqliteLog
 
@@ -160,10 +160,29 @@ async def test_the_words_of_destinations_are_blanked(directory: Path, clock: Fak
         await log.settle(replace(told, note=f"400: see {who}"))
         assert (await erased(log, clock, who)).blanked == 3
         (there,) = (await log.backlog()).destinations
-        assert there.condition == replace(condition, last_error=erasure.BLANK)
+        assert there.condition == replace(condition, last_error=store.BLANK)
         reasons = [one.reason for one in await log.read(reasons_of)]
-        assert reasons == [erasure.BLANK, f"x{who}x"]
+        assert reasons == [store.BLANK, f"x{who}x"]
         assert (await counts_of(log)).dead == 2
+
+
+async def test_what_was_blanked_does_not_come_back_with_a_late_answer(
+    directory: Path, clock: FakeClock, who: str
+) -> None:
+    """A request that was under way before the failure settles with what its breaker knew; the next failure counts."""
+    condition = Condition(State.RETRYING, 1, None, f"500: {who}")
+    async with open_log(directory, clock) as log:
+        await log.append([event(name, clock, distinct_id="u2") for name in "abc"])
+        batches = [await log.fetch(EVENTS, ONE) for _ in range(3)]
+        await log.settle(settlement(batches[0], [RETRY], condition))
+        assert (await erased(log, clock, who)).blanked == 1
+        await log.settle(settlement(batches[1], [DELIVERED], condition))
+        (there,) = (await log.backlog()).destinations
+        assert there.condition == replace(condition, last_error=store.BLANK)
+        later = replace(condition, failures=2, last_error="503")
+        await log.settle(settlement(batches[2], [RETRY], later))
+        (there,) = (await log.backlog()).destinations
+        assert there.condition == later
 
 
 def reasons_of(connection: driver.Connection) -> list[Any]:
