@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from log_records import copied, deliver, event, events, executed, open_log
+from log_records import EVENTS, NOW, copied, deliver, event, events, executed, ids, open_log
 
 from walbatch.errors import ConfigurationError, CorruptLog, WalbatchError
 from walbatch.testing.clock import FakeClock
@@ -280,9 +280,26 @@ def journal(first_page: bytes, pages: int) -> bytes:
 
 async def test_a_kill_while_a_new_database_is_made_keeps_nobody_out(directory: Path, clock: FakeClock) -> None:
     """What SQLite's rollback journal says was not finished is undone, and the log is made from the beginning."""
-    half_made(directory, journal(b"", 0))
+    database = half_made(directory, journal(b"", 0))
+    async with open_log(directory, clock) as log:
+        assert not journal_file(database).exists()
+        await log.append(events("a", clock))
+        assert ids(await log.fetch(EVENTS, NOW)) == "a"
+    assert len(rows(database)) == 1
+
+
+@pytest.mark.parametrize("kept", [0, 512])
+@pytest.mark.parametrize("size", [512, 2048, 4096])
+async def test_a_power_cut_while_a_new_database_is_made_keeps_nobody_out(
+    directory: Path, clock: FakeClock, size: int, kept: int
+) -> None:
+    """The first page may be there in part, or as zeros; the journal says that there was no page, so none is missed."""
+    database = half_made(directory, journal(b"", 0))
+    database.write_bytes(database.read_bytes()[:kept].ljust(size, b"\0"))
     async with open_log(directory, clock) as log:
         await log.append(events("a", clock))
+        assert ids(await log.fetch(EVENTS, NOW)) == "a"
+    assert len(rows(database)) == 1
 
 
 def half_made(directory: Path, content: bytes) -> Path:

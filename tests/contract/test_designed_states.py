@@ -7,8 +7,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from log_records import EVENTS, NOW, counts_of, deliver, event, events, executed, ids, open_log, settlement
@@ -20,11 +22,14 @@ from walbatch.upkeep import Upkeep
 from walbatch.wal import admission, driver, upkeep
 from walbatch.wal.admission import Limits
 from walbatch.wal.driver import Connection
-from walbatch.wal.reserve import RESERVE_FILE
+from walbatch.wal.reserve import MAX_BYTES, RESERVE_FILE
 from walbatch.wal.sqlite import LONG_S, SqliteLog
+from walbatch.wal.transaction import Transaction
 
 LARGE = {"text": "x" * 50_000}
 PAGE = 4096
+FULL = 13
+"""SQLITE_FULL."""
 
 
 async def limit_pages(log: SqliteLog, more: int) -> None:
@@ -138,6 +143,38 @@ async def test_room_is_set_aside_and_given_up_on_a_full_disk(
         await log.tend()
         assert log.refusing() is None
         assert reserve.exists()
+
+
+async def test_room_that_was_set_aside_again_is_given_up_again(
+    tmp_path: Path, clock: FakeClock, disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While new records are refused the reserve is what settlements may use, as often as it could be set aside."""
+    reserve = tmp_path / RESERVE_FILE
+    run = Transaction.run
+    runs: list[bool] = []
+
+    def run_in_the_last_room(transaction: Transaction, *args: Any) -> None:
+        runs.append(reserve.exists())
+        if reserve.exists():  # there is room for one of the two
+            error: Any = driver.Error("database or disk is full")
+            error.sqlite_errorcode = FULL
+            raise error
+        run(transaction, *args)
+
+    disk.f_bavail = 3 * MAX_BYTES // PAGE
+    async with open_log(tmp_path, clock, limits=Limits(min_free_bytes=2 * MAX_BYTES)) as log:
+        await log.append(events("abc", clock))
+        batches = [await log.fetch(EVENTS, replace(NOW, max_size=1)) for _ in "abc"]
+        monkeypatch.setattr(Transaction, "run", run_in_the_last_room)
+        disk.f_bavail = MAX_BYTES // PAGE  # enough to set it aside again, not enough for new records
+        for settled, batch in enumerate(batches, 1):
+            assert reserve.exists()
+            await log.settle(settlement(batch, [DELIVERED]))
+            assert (await counts_of(log)).sent == settled
+            assert not reserve.exists()
+            await log.tend()
+            assert isinstance(log.refusing(), DiskFull)
+    assert runs == [True, False] * len(batches)
 
 
 async def test_a_start_on_a_full_disk_uses_the_reserve(tmp_path: Path, clock: FakeClock, disk: SimpleNamespace) -> None:

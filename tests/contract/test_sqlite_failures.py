@@ -14,10 +14,11 @@ from walbatch.delivery import DELIVERED
 from walbatch.errors import CommitFailed, CorruptLog, LogClosed, StorageFailed, WalbatchError
 from walbatch.event import Offset, Record
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import driver, store
+from walbatch.wal import disk, driver, store
 from walbatch.wal.disk import PROBE_S
 from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
+from walbatch.wal.transaction import Transaction
 
 IOERR, CORRUPT = 10, 11
 
@@ -176,3 +177,53 @@ async def test_no_error_of_sqlite_leaves_the_log(
     }
     with pytest.raises(CorruptLog):
         await calls[verb]()
+
+
+async def test_a_checkpoint_that_fails_takes_no_commit_with_it(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is answered as failed is not there; what comes after it is delivered, and so is what is sent again."""
+    failures = [database_error(IOERR)]
+    checkpoint = driver.checkpoint_some
+
+    def fail_once(connection: Connection) -> tuple[int, int]:
+        if failures:
+            raise failures.pop()
+        return checkpoint(connection)
+
+    monkeypatch.setattr(driver, "checkpoint_some", fail_once)
+    monkeypatch.setattr(disk, "CHECKPOINT_BYTES", 1)
+    async with open_log(tmp_path, clock) as log:
+        await log.append(events("a", clock))
+        with pytest.raises(CommitFailed):
+            await log.append(events("b", clock))
+        assert ids(await deliver(log)) == "a"
+        again = await log.append(events("bc", clock))
+        assert not any(one.duplicate for one in again)
+        assert ids(await deliver(log)) == "bc"
+    assert not failures
+
+
+async def test_a_commit_that_raised_and_is_there_all_the_same_ends_the_log(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is built on a memory that knows less than the disk; the next start hands out what was in doubt."""
+    run = Transaction.run
+
+    def run_and_fail(transaction: Transaction, *args: Any) -> None:
+        run(transaction, *args)
+        raise database_error(IOERR)
+
+    async with open_log(tmp_path, clock) as log:
+        await log.append(events("a", clock))
+        with monkeypatch.context() as patch:
+            patch.setattr(Transaction, "run", run_and_fail)
+            with pytest.raises(CommitFailed):
+                await log.append(events("b", clock))
+        with pytest.raises(StorageFailed, match="start again"):
+            await log.broken()
+        with pytest.raises(LogClosed):
+            await log.append(events("c", clock))
+    async with open_log(tmp_path, clock) as log:
+        assert (await log.append(events("b", clock)))[0].duplicate
+        assert ids(await deliver(log)) == "ab"

@@ -21,12 +21,11 @@ MOST_MEMORY = 32 * MIB
 SETTINGS = {"flush_interval": "100ms"}
 
 
-def be_fickle(here: Site, log: Path, seconds: float) -> Program:
+def be_fickle(here: Site, log: Path, seconds: float) -> None:
     """Run the client to its end."""
     address = f"127.0.0.1:{here.grpc_port}"
     client = here.start(sys.executable, str(SUPPORT / "fickle_client.py"), address, str(log), str(seconds))
     assert client.wait(seconds + 30) == 0, client.output()
-    return client
 
 
 def start(here: Site, port: int, entry: Sequence[str] = (WALBATCH, "serve")) -> Program:
@@ -55,19 +54,22 @@ def test_cancelled_calls(tmp_path: Path, matrix: Callable[..., None], rounds: Ca
         assert len(verdict.attempted) > 2 * len(verdict.acked) > 0
         assert "Traceback" not in server.output()
         assert server.stop() == 0
+    broken = broken_by_cancelling(tmp_path / "control")
+    assert broken == 1
     matrix(
         fault="calls and streams cancelled at random moments",
         rounds=fickle.read_text().count("attempt") // 10,
         **verdict.counts(),
-        control=f"a commit that asks who waits: {broken_by_cancelling(tmp_path / 'control')}",
+        control=f"a commit that asks who waits: exit {broken}",
     )
 
 
-def broken_by_cancelling(path: Path) -> str:
-    """Return how a server ends whose commits cannot bear that a caller has gone."""
+def broken_by_cancelling(path: Path) -> int:
+    """Return the exit code of a server whose commits cannot bear that a caller has gone, and that ends by itself."""
     path.mkdir()
     with site(path, **SETTINGS) as here, destinations() as there:
         server = start(here, there.add(here.out).port, (*BROKEN, "let_a_cancelled_call_break_the_commit"))
-        client = be_fickle(here, path / "fickle.log", 2)
-        del client
-        return f"exit {server.wait()}"
+        be_fickle(here, path / "fickle.log", 2)
+        ended = server.wait()
+        assert "InvalidStateError" in server.output()
+        return ended

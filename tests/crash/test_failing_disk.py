@@ -78,6 +78,20 @@ def test_a_call_that_fails_once(
     )
 
 
+def acked_for_ever(path: Path, kind: str) -> Verdict:
+    """What the same does to a server that goes on saying OK."""
+    path.mkdir()
+    with shimmed(path, entry=FALSE_ACK) as loaded:
+        loaded.load()
+        loaded.goes_on()
+        loaded.shim.fail(errno.EIO, kind, times=FOR_EVER)
+        loaded.track("taken")
+        loaded.goes_on()
+        assert loaded.server.process.poll() is None
+        return loaded.verdict()
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", [SYNC, WRITE])
 def test_a_disk_that_fails_for_good(tmp_path: Path, kind: str, matrix: Callable[..., None]) -> None:
     """From the first failure on nothing is acknowledged and it is not ready, and then it ends with 74."""
@@ -101,7 +115,14 @@ def test_a_disk_that_fails_for_good(tmp_path: Path, kind: str, matrix: Callable[
         assert "ack" not in late.read_text().split()
         verdict = loaded.verdict()
     assert verdict.complaints() == []
-    matrix(fault=f"EIO for ever at {kind}", rounds=1, **verdict.counts())
+    control = acked_for_ever(tmp_path / "control", kind)
+    assert "taken" in control.lost
+    matrix(
+        fault=f"EIO for ever at {kind}",
+        rounds=1,
+        **verdict.counts(),
+        control=f"OK in spite of it: {control.losses()}",
+    )
 
 
 def test_an_idle_server_finds_out_that_the_disk_failed(tmp_path: Path) -> None:

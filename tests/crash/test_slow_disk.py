@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import pytest
 from faultshim import SYNC
 from programs import eventually
 from shimmed import Shimmed, shimmed
+from total_queue import Verdict
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 
 pytestmark = pytest.mark.crash
 
+EARLY = (sys.executable, str(Path(__file__).parent.parent / "support" / "early_ack_server.py"))
 SLOW_S = 0.2
 GRACE_S = 2.0
 AT_ONCE_S = 1.0
@@ -31,12 +35,34 @@ def seconds(call: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
+def slow_down(loaded: Shimmed) -> None:
+    """Make every fsync slow, under load."""
+    loaded.load()
+    loaded.goes_on()
+    loaded.shim.delay(SLOW_S, SYNC)
+
+
+def killed_in_a_slow_fsync(loaded: Shimmed) -> Verdict:
+    """Kill the server while an fsync is under way, and judge: nobody who waits for it had an answer."""
+    loaded.goes_on()
+    eventually(lambda: loaded.shim.waiting, "an fsync is under way")
+    loaded.server.kill()
+    return loaded.verdict()
+
+
+def answered_before_the_fsync(path: Path) -> Verdict:
+    """What the same does to a server that answers before the commit."""
+    path.mkdir()
+    with shimmed(path, entry=EARLY) as loaded:
+        slow_down(loaded)
+        assert min(seconds(partial(loaded.track, f"early-{n}")) for n in range(5)) < SLOW_S
+        return killed_in_a_slow_fsync(loaded)
+
+
 def test_a_slow_fsync_makes_answers_slow_and_nothing_else(tmp_path: Path, matrix: Callable[..., None]) -> None:
     """Each answer waits for its fsync, the admin port answers meanwhile, and many callers share one."""
     with shimmed(tmp_path) as loaded:
-        loaded.load()
-        loaded.goes_on()
-        loaded.shim.delay(SLOW_S, SYNC)
+        slow_down(loaded)
         assert seconds(lambda: loaded.track("slow")) >= SLOW_S
         answers = []
         for _ in range(15):
@@ -44,12 +70,15 @@ def test_a_slow_fsync_makes_answers_slow_and_nothing_else(tmp_path: Path, matrix
             answers.append(seconds(lambda: loaded.get("/livez")))
         assert sorted(answers)[len(answers) // 2] < SLOW_S / 4
         assert loaded.get("/readyz") == HTTPStatus.OK
-        verdict = loaded.verdict()
+        verdict = killed_in_a_slow_fsync(loaded)
     assert verdict.complaints() == []
+    control = answered_before_the_fsync(tmp_path / "control")
+    assert control.lost
     matrix(
         fault=f"each fsync takes {SLOW_S * 1000:.0f} ms",
         rounds=1,
         **verdict.counts(),
+        control=f"answers before the commit: {control.losses()}",
     )
 
 

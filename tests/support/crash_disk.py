@@ -202,7 +202,12 @@ def _some(pending: Sequence[Change], chance: random.Random) -> list[Change]:
     return [part for change in arrived for part in (_torn(change, chance) if chance.random() < 0.3 else [change])]
 
 
-CHOICES = (_nothing, _everything, _beginning, _some, _some, _some)
+def _all_but_one(pending: Sequence[Change], chance: random.Random) -> list[Change]:
+    missing = chance.randint(1, max(1, len(pending)))
+    return [change for number, change in enumerate(pending, 1) if number != missing]
+
+
+CHOICES = (_nothing, _everything, _beginning, _all_but_one, _some, _some, _some)
 """What of the pending changes reached the medium; the last is the hardest, so it is taken most often."""
 
 

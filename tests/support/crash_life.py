@@ -21,6 +21,7 @@ from walbatch.event import Kind, Offset, Record, group_update, profile_update, t
 from walbatch.retry import Condition
 from walbatch.routing import Filter, Router
 from walbatch.wal import ORDERED, Appended, Lane, Settlement, driver, store
+from walbatch.wal.disk import CHECKPOINT_BYTES
 from walbatch.wal.transaction import Discard, Intent, Purge, Write
 
 DESTINATIONS = ("main", "second")
@@ -73,7 +74,8 @@ class Life:
         self.shots: list[Shot] = []
         self.wrong: list[str] = []
         self.depth = depth
-        self.autocheckpoint = 1000
+        self.checkpoint_bytes = CHECKPOINT_BYTES
+        """Of what is written between two checkpoints."""
         self.people: Sequence[str] = [f"u{n}" for n in range(1, 10)]
         """Whom the records are about."""
         self.is_watched = True
@@ -93,6 +95,7 @@ class Life:
         self._settlements = []
         self.process = Process(self.machine, self.disk, DESTINATIONS, ROUTER)
         self.process.start(self._opened)
+        self.process.log._disk.checkpoint_bytes = self.checkpoint_bytes
 
     def stop(self) -> None:
         """End the process in good order."""
@@ -107,7 +110,6 @@ class Life:
             connection.committing = lambda one: self.ledger.committing(state_of(one))  # type: ignore[arg-type]
             connection.committed = self.ledger.committed
         self.wrong += self.ledger.found(state_of(connection))  # type: ignore[arg-type]
-        connection.execute(f"PRAGMA wal_autocheckpoint = {self.autocheckpoint}")
 
     def _watch(self, operation: Operation, name: str) -> None:
         if self.chance.random() < self._share(operation, name):

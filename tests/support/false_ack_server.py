@@ -1,13 +1,17 @@
-"""The negative control of the failing disks: a server that says OK although the commit failed. It must be caught."""
+"""The negative control of the failing disks: it says OK although the commit failed, and never gives up.
+
+It must be caught.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 from walbatch.errors import CommitFailed
 from walbatch.event import Offset, Record
-from walbatch.wal import Appended
+from walbatch.wal import Appended, disk
 from walbatch.wal.sqlite import SqliteLog
 
 _durable_append = SqliteLog.append
@@ -21,6 +25,7 @@ async def _append(log: SqliteLog, records: Sequence[Record]) -> list[Appended]:
 
 
 if __name__ == "__main__":
+    disk.MAX_FAILED_COMMITS = sys.maxsize
     SqliteLog.append = _append  # type: ignore[method-assign, assignment]
     (script,) = entry_points(group="console_scripts", name="walbatch")
     script.load()(["serve"])

@@ -24,6 +24,9 @@ SHUTDOWN = 0x8004587D
 JOURNAL_FLUSHED, NOTHING_FLUSHED = 1, 2
 """Its flags: what still gets to the device. The second is the power cut."""
 
+FREEZE, THAW = 0xC0045877, 0xC0045878
+"""FIFREEZE and FITHAW of linux/fs.h."""
+
 NEW_MOUNT_NAMESPACE = 0x00020000
 """CLONE_NEWNS of linux/sched.h."""
 
@@ -91,6 +94,24 @@ class FileSystem:
     def fail(self) -> None:
         """Turn it read-only under whoever writes, as the kernel does after an error of the device."""
         _run("mount", "-o", "remount,abort", str(self.path))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let whatever writes to it wait until the end of the block. What is on an image in it stands still."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, FREEZE, 0)
+            try:
+                yield
+            finally:
+                fcntl.ioctl(descriptor, THAW, 0)
+        finally:
+            os.close(descriptor)
+
+    def options(self) -> list[str]:
+        """Return how it is mounted, as the kernel tells it."""
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return next(options.split(",") for _, path, _, options, *_ in reversed(mounts) if path == str(self.path))
 
     def free_bytes(self) -> int:
         """Return what is left for everybody."""

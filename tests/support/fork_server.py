@@ -26,12 +26,12 @@ from walbatch.errors import WalbatchError
 from walbatch.logs import configure
 from walbatch.service import StopSignal, serve
 from walbatch.settings import Settings, load
-from walbatch.wal import Lane, driver
+from walbatch.wal import Lane, disk
 from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
 from walbatch.wal.transaction import Transaction
 
-CHECKPOINT_PAGES = 40
+CHECKPOINT_BYTES = 160 * 1024
 PR_SET_PDEATHSIG = 1
 
 
@@ -40,7 +40,7 @@ def main(variant: str | None) -> None:
     if variant is not None:
         import_module(variant).install()
     # So that kills fall into checkpoints as well: there are some in each second.
-    driver._WRITER_PRAGMAS["wal_autocheckpoint"] = CHECKPOINT_PAGES
+    disk.CHECKPOINT_BYTES = CHECKPOINT_BYTES
     note = noting()
     _note_what_is_done(note)
     settings = load(need_destination=True)

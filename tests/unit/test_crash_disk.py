@@ -72,6 +72,14 @@ def test_writes_are_torn_at_sectors_and_nowhere_else(disk: Disk) -> None:
     assert {part[1:4] for part in parts} == set(product([old, new], repeat=3))
 
 
+def test_any_write_may_be_the_only_one_that_is_missing(disk: Disk) -> None:
+    """Of many writes all but one arrive, whichever that is."""
+    disk.sync("f", write(disk, bytes(8)))
+    for position in range(8):
+        write(disk, b"x", position)
+    assert {content.find(0) for content in contents(disk) if content.count(0) == 1} == {*range(8)}
+
+
 def test_a_truncation_is_under_way_like_a_write(disk: Disk) -> None:
     """Before a sync the old end may come back."""
     file = write(disk, b"old and long")
@@ -142,4 +150,4 @@ def test_every_operation_is_shown(disk: Disk) -> None:
     disk.watch = lambda operation, name: seen.append((operation, name))
     disk.sync("f", write(disk, b"data"))
     assert seen == [("write", "f"), ("sync", "f"), ("synced", "f")]
-    assert len(CHOICES) == 6
+    assert len(CHOICES) == 7

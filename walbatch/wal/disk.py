@@ -31,6 +31,12 @@ T = TypeVar("T")
 MAX_FAILED_COMMITS = 3
 """After so many in a row the disk is taken to be broken, and the log stops rather than answer "retry" for ever."""
 
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""After about so many bytes of the write-ahead log they are moved into the database, as SQLite by itself would do."""
+
+COMMIT_BYTES = 5 * 4096
+"""What a commit writes besides its records: pages of counters and of positions."""
+
 PROBE_S = 10.0
 """After so long without a commit the disk is tried: an idle server must not call itself ready on a broken one."""
 
@@ -41,7 +47,9 @@ class Disk:
     def __init__(self, path: Path, writer: Threaded, guard: Guard, admission: Admission, clock: Clock) -> None:
         self.writer = writer
         self.trimming = True
-        """Whether the write-ahead log may be trimmed at this moment."""
+        """Whether the write-ahead log may be moved into the database at this moment."""
+        self.checkpoint_bytes = CHECKPOINT_BYTES
+        self._written_bytes = 0
         self._path = path
         self._admission = admission
         self._clock = clock
@@ -54,8 +62,11 @@ class Disk:
         """Return why new records are refused at this moment, or would be; None if all is well."""
         return CommitFailed(self._failure) if self._failed_commits else self._admission.refusal()
 
-    async def transact(self, transaction: Callable[..., None], *args: Any) -> None:
+    async def transact(self, weight: int, transaction: Callable[..., None], *args: Any) -> None:
         """Run `transaction(connection, *args)`; on return it is durable, and in the files that are in their place.
+
+        It writes about `weight` bytes. If it raises an `Unavailable`, nothing of it can be seen in this process: what
+        SQLite does after a transaction, a checkpoint, is done here before the next one.
 
         Raises:
             Unavailable: it is not, or that is not known. Later ones may succeed.
@@ -63,7 +74,11 @@ class Disk:
         """
 
         def run(connection: driver.Connection) -> None:
+            if self._written_bytes >= self.checkpoint_bytes and self.trimming:
+                driver.checkpoint_some(connection)
+                self._written_bytes = 0
             transaction(connection, *args)
+            self._written_bytes += weight + COMMIT_BYTES
             self._guard.check(connection)
 
         try:

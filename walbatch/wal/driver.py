@@ -30,9 +30,6 @@ SQLITE_VERSION: str = sqlite3.sqlite_version
 FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 """Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
 
-AUTOCHECKPOINT_PAGES = 1000
-"""About 4 MB of log between checkpoints."""
-
 BUSY_TIMEOUT_MS = 5000
 """How long to wait for a lock."""
 
@@ -49,7 +46,8 @@ _WRITER_PRAGMAS = _PRAGMAS | {
     "fullfsync": 1,  # macOS: down to the medium, not only to the drive; no effect elsewhere
     "checkpoint_fullfsync": 1,
     "secure_delete": 1,
-    "wal_autocheckpoint": AUTOCHECKPOINT_PAGES,
+    # SQLite would do it within COMMIT, and when it fails COMMIT raises although the transaction is durable.
+    "wal_autocheckpoint": 0,
     "journal_size_limit": 64 * 1024 * 1024,
 }
 
@@ -112,9 +110,13 @@ def open_writer(path: Path) -> Connection:
     return connection
 
 
-def set_autocheckpoint(connection: Connection, pages: int) -> None:
-    """Checkpoint after so many pages of log; 0: not unless asked to."""
-    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+def checkpoint_some(connection: Connection) -> tuple[int, int]:
+    """Move as much of the write-ahead log into the database as no reader needs; return its frames, and how many moved.
+
+    Once all are moved, and nobody reads any, the next transaction begins that file anew.
+    """
+    _, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return frames, moved
 
 
 def checkpoint(connection: Connection, patience_ms: int = BUSY_TIMEOUT_MS) -> bool:

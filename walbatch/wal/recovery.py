@@ -21,7 +21,7 @@ from pathlib import Path
 
 from walbatch.errors import ConfigurationError, CorruptLog, FatalError, StorageFailed
 from walbatch.wal import driver, frames, guard, migrate
-from walbatch.wal.files import fsync, shm_file, wal_file
+from walbatch.wal.files import fsync, journal_file, shm_file, wal_file
 
 CHECK_MAX_BYTES = 256 * 1024**2
 """A database up to this size is checked at every start, a larger one only after an unclean stop.
@@ -62,8 +62,25 @@ def prepare(database: Path) -> None:
         refuse_foreign_wal(database)
         rewrite_wal(wal)
     fsync(database.parent)
-    if database.stat().st_size or unclean:
+    if (database.stat().st_size and not _never_was(database)) or unclean:
         _inspect(database, unclean=unclean)
+
+
+def _never_was(database: Path) -> bool:
+    """Say whether a power cut came while the first page was written: the journal, by which SQLite undoes it, says so.
+
+    The page may be there in part, and a look at it would take that for damage.
+    """
+    journal = journal_file(database)
+    if not journal.exists():
+        return False
+    with journal.open("rb") as file:
+        head = file.read(_JOURNAL_HEAD_BYTES)
+    return len(head) == _JOURNAL_HEAD_BYTES and head.startswith(_JOURNAL_MAGIC) and not any(head[16:20])
+
+
+_JOURNAL_HEAD_BYTES = 28
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 def check_files(database: Path) -> None:

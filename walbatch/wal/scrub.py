@@ -39,13 +39,12 @@ class Scrubber:
         disk.trimming = False
         try:
             # The file stands still from here on: what is written meanwhile stays in SQLite's log.
-            if not await ask(self._database, disk.writer, _empty_log):
+            if not await ask(self._database, disk.writer, driver.checkpoint, CHECKPOINT_PATIENCE_MS):
                 return False
             unclean = await asyncio.to_thread(gaps.find, self._descriptor)
             return await ask(self._database, disk.writer, self._clean, unclean)
         finally:
             disk.trimming = True
-            await ask(self._database, disk.writer, driver.set_autocheckpoint, driver.AUTOCHECKPOINT_PAGES)
 
     def _clean(self, connection: driver.Connection, unclean: list[int]) -> bool:
         written = [*gaps.pages_in(wal_file(self._database), gaps.layout(self._descriptor).page)]
@@ -58,8 +57,3 @@ class Scrubber:
             connection.execute("COMMIT")
             connection.execute("PRAGMA shrink_memory")
         return True
-
-
-def _empty_log(connection: driver.Connection) -> bool:
-    driver.set_autocheckpoint(connection, 0)
-    return driver.checkpoint(connection, CHECKPOINT_PATIENCE_MS)

@@ -376,7 +376,14 @@ class SqliteLog:
             self._erasures += 1
             self._no_erasure.clear()
         try:
-            await self._disk.transact(transaction.run, self._lanes, self._bits)
+            weight = sum(map(_weight, writes))
+            await self._disk.transact(weight, transaction.run, self._lanes, self._bits)
+        except Unavailable as error:
+            if transaction.records and await self._ask(self._reader, store.last_offset) > self._progress.last:
+                raise StorageFailed(
+                    f"{self.path} has what a failed commit was to write, and memory has not ({error}): start again"
+                ) from error
+            raise
         finally:
             self._no_erasure.set()
         self._progress.follow(transaction)

@@ -1,7 +1,7 @@
 """The SQL of keeping the files small while they are in use, in pieces short enough that nobody waits for it.
 
-SQLite checkpoints by itself after each commit, and starts its log at the beginning again when no reader is using it.
-With a reader all the time that moment never comes, and the log grows (https://sqlite.org/wal.html section 6).
+The log is checkpointed between commits, and SQLite starts it at the beginning again when no reader is using it. With a
+reader all the time that moment never comes, and the log grows (https://sqlite.org/wal.html section 6).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from walbatch.wal import driver
 from walbatch.wal.driver import Connection
 
 TRIM_FROM_BYTES = 16 * 1024 * 1024
-"""Size of the write-ahead log from which something must be in the way: four times what SQLite trims by itself."""
+"""Size of the write-ahead log from which something must be in the way: four times what is checkpointed at once."""
 
 VACUUM_PAGES = 256
 """Pages of one slice: 1 MiB, a few milliseconds."""
@@ -24,10 +24,10 @@ def trim(connection: Connection) -> int:
 
     Returns the bytes of it that cannot be used again at this moment: 0 if there was no reader.
     """
-    _, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    frames, moved = driver.checkpoint_some(connection)
     if frames == moved and driver.checkpoint(connection, patience_ms=0):
         return 0
-    return _pragma(connection, "page_size") * int(frames)
+    return _pragma(connection, "page_size") * frames
 
 
 def vacuum(connection: Connection) -> int:
