@@ -40,12 +40,12 @@ def quick(scratch: Path) -> Plan:
         rounds=1,
         seconds=0.4,
         drained=20_000,
-        drained_by_peers=4_000,
+        drained_by_peers=20_000,
         small=2_000,
         large=50_000,
         window=20_000,
         idle_s=1.0,
-        life=4_000,
+        life=2_000,
         beside_drain=50_000,
     )
 
