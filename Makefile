@@ -52,7 +52,7 @@ bench: $(SETUP)
 # Where the time goes: make profile CASE=unary (or ten, batch, stream, drain)
 CASE ?= unary
 profile: $(SETUP)
-	$(BIN)/python bench/profiled.py $(CASE)
+	$(BIN)/python bench/profiled.py $(CASE) $(PROFILE_FLAGS)
 
 lint: lint-python lint-proto lint-image
 

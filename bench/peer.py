@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,18 +19,15 @@ from pathlib import Path
 BATCH, IN_FLIGHT, CALLERS = 50, 64, 8
 
 
-def persist_queue(mode: str, directory: Path, seconds: float, payload: str) -> float:
-    """A queue in SQLite within the process. In batches it commits once for 50."""
+def persist_queue(directory: Path, seconds: float, payload: str) -> float:
+    """A queue in SQLite within the process: WAL, synchronous=FULL, and one commit for each event in any case."""
     from persistqueue import SQLiteAckQueue  # noqa: PLC0415
 
-    queue = SQLiteAckQueue(str(directory), auto_commit=mode == "one")
+    queue = SQLiteAckQueue(str(directory))
     started, count = time.perf_counter(), 0
     while (taken := time.perf_counter() - started) < seconds:
-        for _ in range(BATCH):
-            queue.put(payload)
-        if mode == "batch":
-            queue.task_done()
-        count += BATCH
+        queue.put(payload)
+        count += 1
     return count / taken
 
 
@@ -49,10 +47,13 @@ async def in_loop(append: Callable[[], Awaitable[object]], size: int, callers: i
     return count / (time.perf_counter() - started)
 
 
-async def nats(mode: str, port: int, seconds: float, payload: bytes) -> float:
+async def nats(mode: str, port: int, monitor: int, seconds: float, payload: bytes) -> float:
     """A stream on disk whose server syncs before each acknowledgement. A batch is 50 publishes under way at once."""
     from nats import connect  # noqa: PLC0415
 
+    with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/varz", timeout=5) as answer:  # noqa: ASYNC210
+        if not json.load(answer)["jetstream"]["config"].get("sync_always"):
+            raise RuntimeError("NATS does not sync each message")
     client = await connect(f"nats://127.0.0.1:{port}")
     stream = client.jetstream(publish_async_max_pending=CALLERS * BATCH)
     await stream.add_stream(name="bench", subjects=["bench"])
@@ -75,6 +76,8 @@ async def redis(mode: str, port: int, seconds: float, payload: bytes) -> float:
     from redis.asyncio import Redis  # noqa: PLC0415
 
     client = Redis(port=port, max_connections=IN_FLIGHT)
+    if (await client.config_get("appendfsync"))["appendfsync"] != "always":
+        raise RuntimeError("Redis does not sync each answer")
 
     async def one() -> None:
         await client.xadd("bench", {"payload": payload})
@@ -91,13 +94,16 @@ async def redis(mode: str, port: int, seconds: float, payload: bytes) -> float:
         await client.aclose()
 
 
-def command_of(peer: str, program: str, directory: Path, port: int) -> list[str]:
+def command_of(peer: str, program: str, directory: Path, port: int, monitor: int) -> list[str]:
     """Return how a peer's server is started, with its data on the disk that is measured, safe at each answer."""
     if peer == "redis":
         options = f"--port {port} --bind 127.0.0.1 --dir {directory} --appendonly yes --appendfsync always --save"
         return [program, *options.split(), "", "--loglevel", "warning"]
     config = directory / "nats.conf"
-    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{directory}", sync_interval: always }}\n')
+    config.write_text(
+        f'listen: "127.0.0.1:{port}"\nhttp: "127.0.0.1:{monitor}"\n'
+        f'jetstream {{ store_dir: "{directory}", sync_interval: always }}\n'
+    )
     return [program, "-c", str(config)]
 
 
@@ -117,15 +123,19 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 def main(peer: str, mode: str, directory: Path, seconds: float, *, program: str, payload: str) -> float:
     """Return the events that were appended each second."""
     if peer == "persist-queue":
-        return persist_queue(mode, directory, seconds, payload)
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port: int = free.getsockname()[1]
+        return persist_queue(directory, seconds, payload)
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as first,
+        closing(socket.create_server(("127.0.0.1", 0))) as second,
+    ):
+        port, monitor = (free.getsockname()[1] for free in (first, second))
     with (directory / "log").open("wb") as log:
-        server = subprocess.Popen(command_of(peer, program, directory, port), stdout=log, stderr=log)
+        server = subprocess.Popen(command_of(peer, program, directory, port, monitor), stdout=log, stderr=log)
         try:
             wait_for(port, server)
-            client = {"nats": nats, "redis": redis}[peer]
-            return asyncio.run(client(mode, port, seconds, payload.encode()))
+            if peer == "redis":
+                return asyncio.run(redis(mode, port, seconds, payload.encode()))
+            return asyncio.run(nats(mode, port, monitor, seconds, payload.encode()))
         except BaseException:
             sys.stderr.write((directory / "log").read_text())
             raise

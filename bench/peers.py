@@ -38,8 +38,11 @@ def rows(plan: Plan) -> Iterator[Row]:
                     yield missing(f"{what}, beside {name}", lacking)
                     continue
                 sides = in_turn(plan.rounds, partial(_ours, load, mode), partial(_theirs, plan, peer, mode))
-                note = BY if mode == "one" else ""
+                note = BY if mode == "one" else _NO_BATCHES.get(peer, "")
                 yield compared(what, *sides, name=name, at_least=wanted, note=note)
+
+
+_NO_BATCHES = {"persist-queue": "which has no batches, and commits each event"}
 
 
 def _lacking(peer: str) -> str:

@@ -1,8 +1,8 @@
 """Where the time of a case goes: profiled.py CASE, with CASE unary, ten, batch, stream or drain.
 
-It runs the case twice. First as it is, for the CPU time of each thread. Then with Python's profiler on the thread of
-the event loop, which makes everything slower, and calls of small functions the most: read it for what is called, and
-how often. What gRPC, uvloop and SQLite do in C is not in it.
+It runs the case as it is, for the CPU time of each event, by thread; a call of TrackEvent also with the empty handler.
+Then it runs it with Python's profiler on the thread of the event loop, which makes everything slower, and calls of
+small functions the most: read it for what is called, and how often. What gRPC, uvloop and SQLite do in C is not in it.
 """
 
 from __future__ import annotations
@@ -11,63 +11,76 @@ import argparse
 import pstats
 import signal
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fill import fill
-from loads import Checked
-from servers import HERE, PYTHON, WALBATCH, Sink, Walbatch
+from loads import Checked, unary
+from servers import HERE, PYTHON, WALBATCH, Child, Sink, Walbatch, empty_server
 
 DRAINED = 100_000
 """Events of a drain, for each second that was asked for."""
 
+UNARY = {"unary": {"connections": 1, "in_flight": 64}, "ten": {"connections": 10, "in_flight": 1}}
+
 
 def run(case: str, directory: Path, seconds: float, command: Sequence[str]) -> str:
-    """Run a case, and return how fast it was and what each thread took."""
+    """Run a case on walbatch, delivery included, and return what each event took."""
     if case == "drain":
         fill(directory / "data", round(DRAINED * seconds))
     with Sink() as sink, Walbatch(directory / "data", sink.port, command=command) as server:
         if command != (WALBATCH,):
             server.process.send_signal(signal.SIGUSR1)
-        before, began = server.cpu_of_threads(), time.monotonic()
-        rate = _load(case, directory, seconds, sink, server)
-        taken = time.monotonic() - began
-        used = {name: spent - before.get(name, 0.0) for name, spent in server.cpu_of_threads().items()}
-    threads = ", ".join(f"{name} {spent / taken:.0%}" for name, spent in used.items() if spent / taken >= 0.01)
-    return f"{rate:,.0f} ev/s; CPU of a core, by thread: {threads}"
+        load = Checked(server, directory, seconds)
+
+        def events() -> int:
+            match case:
+                case "drain":
+                    sink.wait_for(round(DRAINED * seconds), server)
+                    return round(DRAINED * seconds)
+                case "batch":
+                    return load.python("batch", 8).events
+                case "stream":
+                    return load.python("stream", 1).events
+                case _:
+                    return load.unary(**UNARY[case]).events
+
+        return cost(server, events)
 
 
-def _load(case: str, directory: Path, seconds: float, sink: Sink, server: Walbatch) -> float:
-    load = Checked(server, directory, seconds)
-    match case:
-        case "drain":
-            return sink.wait_for(round(DRAINED * seconds), server)
-        case "unary":
-            return load.unary(in_flight=64).events_per_s
-        case "ten":
-            return load.unary(connections=10).events_per_s
-        case "batch":
-            return load.python("batch", 8).events_per_s
-        case _:
-            return load.python("stream", 1).events_per_s
+def cost(server: Child, load: Callable[[], int]) -> str:
+    """Return the CPU time of each event while a load runs."""
+    before = server.cpu_of_threads()
+    events = load()
+    each = {name: (spent - before.get(name, 0.0)) / events for name, spent in server.cpu_of_threads().items()}
+    threads = ", ".join(f"{name} {spent * 1e6:.1f}" for name, spent in each.items() if spent * 1e6 >= 0.1)
+    return f"{sum(each.values()) * 1e6:.1f} us of CPU for each of {events:,} events; by thread: {threads}"
 
 
 def main() -> None:
-    """Print both."""
+    """Print all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=["unary", "ten", "batch", "stream", "drain"])
+    parser.add_argument("case", choices=[*UNARY, "batch", "stream", "drain"])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rows", type=int, default=30, help="functions to show")
+    parser.add_argument(
+        "--sort", choices=["tottime", "cumtime"], default="tottime", help="by own time, or with callees"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="walbatch-profile-") as name:
-        out = Path(name) / "profile"
+        scratch = Path(name)
+        if options.case in UNARY:
+            with empty_server() as server:
+                address, shape = f"127.0.0.1:{server.line}", UNARY[options.case]
+                empty = cost(server, lambda: unary(address, scratch, options.seconds, **shape).events)
+            print(f"empty handler: {empty}", flush=True)
+        out = scratch / "profile"
         profiling = (PYTHON, str(HERE / "profiled_serve.py"), str(out))
-        for about, command in (("plain", (WALBATCH,)), ("profiled", profiling)):
-            directory = Path(name) / about
+        for about, command in (("walbatch", (WALBATCH,)), ("profiled", profiling)):
+            directory = scratch / about
             directory.mkdir()
             print(f"{about}: {run(options.case, directory, options.seconds, command)}", flush=True)
-        pstats.Stats(str(out)).sort_stats("tottime").print_stats(options.rows)
+        pstats.Stats(str(out)).sort_stats(options.sort).print_stats(options.rows)
 
 
 if __name__ == "__main__":

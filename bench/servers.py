@@ -60,6 +60,15 @@ class Child:
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace")
 
+    def cpu_of_threads(self) -> dict[str, float]:
+        """Return the CPU time of each thread so far, by name and number; the first one runs the event loop."""
+        found = {}
+        for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir(), key=lambda path: int(path.name)):
+            head, _, rest = (task / "stat").read_text().rpartition(")")
+            fields = rest.split()
+            found[f"{head.partition('(')[2]} {task.name}"] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        return found
+
     @property
     def line(self) -> str:
         """Return the next line of its output."""
@@ -118,15 +127,6 @@ class Walbatch(Child):
         """Return the CPU time that it has used so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-    def cpu_of_threads(self) -> dict[str, float]:
-        """Return the CPU time of each thread so far, by name and number; the first one runs the event loop."""
-        found = {}
-        for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir(), key=lambda path: int(path.name)):
-            head, _, rest = (task / "stat").read_text().rpartition(")")
-            fields = rest.split()
-            found[f"{head.partition('(')[2]} {task.name}"] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-        return found
 
     def rss_mib(self) -> float:
         """Return how much memory it has at this moment."""
