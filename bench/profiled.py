@@ -1,6 +1,7 @@
 """Where the time of a case goes: profiled.py CASE, with CASE unary, ten, batch, stream or drain.
 
-It runs the case as it is, for the CPU time of each event, by thread; a call of TrackEvent also with the empty handler.
+It runs the case as it is, for the CPU time of each event, by thread, also while nobody takes what is to be delivered,
+and a call of TrackEvent with the empty handler.
 Then it runs it with Python's profiler on the thread of the event loop, which makes everything slower, and calls of
 small functions the most: read it for what is called, and how often. What gRPC, uvloop and SQLite do in C is not in it.
 """
@@ -12,11 +13,12 @@ import pstats
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from fill import fill
 from loads import Checked, unary
-from servers import HERE, PYTHON, WALBATCH, Child, Sink, Walbatch, empty_server
+from servers import HERE, PYTHON, WALBATCH, Child, Sink, Walbatch, empty_server, refused_port
 
 DRAINED = 100_000
 """Events of a drain, for each second that was asked for."""
@@ -24,11 +26,14 @@ DRAINED = 100_000
 UNARY = {"unary": {"connections": 1, "in_flight": 64}, "ten": {"connections": 10, "in_flight": 1}}
 
 
-def run(case: str, directory: Path, seconds: float, command: Sequence[str]) -> str:
-    """Run a case on walbatch, delivery included, and return what each event took."""
+def run(case: str, directory: Path, seconds: float, command: Sequence[str], *, delivering: bool = True) -> str:
+    """Run a case on walbatch, and return what each event took, its delivery included unless nobody takes it."""
     if case == "drain":
         fill(directory / "data", round(DRAINED * seconds))
-    with Sink() as sink, Walbatch(directory / "data", sink.port, command=command) as server:
+    with ExitStack() as stack:
+        sink, nobody = stack.enter_context(Sink()), stack.enter_context(refused_port())
+        port = sink.port if delivering else nobody
+        server = stack.enter_context(Walbatch(directory / "data", port, command=command))
         if command != (WALBATCH,):
             server.process.send_signal(signal.SIGUSR1)
         load = Checked(server, directory, seconds)
@@ -74,6 +79,10 @@ def main() -> None:
                 address, shape = f"127.0.0.1:{server.line}", UNARY[options.case]
                 empty = cost(server, lambda: unary(address, scratch, options.seconds, **shape).events)
             print(f"empty handler: {empty}", flush=True)
+        if options.case != "drain":
+            (scratch / "alone").mkdir()
+            alone = run(options.case, scratch / "alone", options.seconds, (WALBATCH,), delivering=False)
+            print(f"walbatch, without delivery: {alone}", flush=True)
         out = scratch / "profile"
         profiling = (PYTHON, str(HERE / "profiled_serve.py"), str(out))
         for about, command in (("walbatch", (WALBATCH,)), ("profiled", profiling)):
