@@ -24,6 +24,17 @@ WARM_UP_S = 0.5
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
+async def answered(call: Call, request: bytes) -> bool:
+    """Call, and say whether there was an answer: not if the transport refused the stream, and gRPC's second try."""
+    try:
+        await call(request)
+    except grpc.aio.AioRpcError as error:
+        if "RST_STREAM" not in (error.details() or ""):
+            raise
+        return False
+    return True
+
+
 async def closed_loop(channel: grpc.aio.Channel, mode: str, in_flight: int, seconds: float) -> dict[str, float]:
     """Keep so many calls under way, each caller waiting for its answer before the next."""
     method, request, size = ("TrackEvent", ONE, 1) if mode == "unary" else ("Ingest", MANY, BATCH)
@@ -31,19 +42,21 @@ async def closed_loop(channel: grpc.aio.Channel, mode: str, in_flight: int, seco
     begin = time.perf_counter() + WARM_UP_S
     end = begin + seconds
     latencies: list[float] = []
-    calls = 0
+    calls = refused = 0
 
     async def work() -> None:
-        nonlocal calls
+        nonlocal calls, refused
         while (started := time.perf_counter()) < end:
-            await call(request)
+            if not await answered(call, request):
+                refused += 1
+                continue
             calls += 1
             if started >= begin:
                 latencies.append(time.perf_counter() - started)
 
     await asyncio.gather(*(work() for _ in range(in_flight)))
     taken = time.perf_counter() - begin
-    return {"events": calls * size, "events_per_s": len(latencies) * size / taken} | cuts(latencies)
+    return {"events": calls * size, "refused": refused, "events_per_s": len(latencies) * size / taken} | cuts(latencies)
 
 
 async def paced(channel: grpc.aio.Channel, per_s: int, seconds: float) -> dict[str, float]:
@@ -55,8 +68,8 @@ async def paced(channel: grpc.aio.Channel, per_s: int, seconds: float) -> dict[s
 
     async def one() -> None:
         started = time.perf_counter()
-        await call(ONE)
-        latencies.append(time.perf_counter() - started)
+        if await answered(call, ONE):
+            latencies.append(time.perf_counter() - started)
 
     calls = []
     for number in range(round(per_s * (seconds + WARM_UP_S))):
@@ -65,9 +78,11 @@ async def paced(channel: grpc.aio.Channel, per_s: int, seconds: float) -> dict[s
         late.append(max(time.perf_counter() - due, 0.0))
         calls.append(asyncio.create_task(one()))
     await asyncio.gather(*calls)
-    cold = round(per_s * WARM_UP_S)
+    cold = round(len(latencies) * WARM_UP_S / (seconds + WARM_UP_S))
     late_ms = statistics.quantiles(late[cold:], n=100)[98] * 1000
-    return {"events": len(calls), "late_ms": late_ms} | cuts(latencies[cold:])
+    return {"events": len(latencies), "refused": len(calls) - len(latencies), "late_ms": late_ms} | cuts(
+        latencies[cold:]
+    )
 
 
 async def stream(channel: grpc.aio.Channel, seconds: float) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -123,10 +124,12 @@ def _paced(plan: Plan) -> Row:
             half = round(_saturating(plan, server) / 2)
             load = python(server.address, "paced", half, plan.seconds)
             left = server.stats()["pending"]
+        shutil.rmtree(directory)
         ratios.append(load.p99_ms / load.p50_ms)
+        refused = _refusals([load])
         notes = (
             f"last round: {half} calls/s, p50 {load.p50_ms:.1f} ms, p99 {load.p99_ms:.1f} ms, the client itself late"
-            f" by {load.late_ms:.1f} ms, {left:,} still pending at the end"
+            f" by {load.late_ms:.1f} ms, {left:,} still pending at the end{refused and f', {refused}'}"
         )
     return limited("TrackEvent at half the rate, beside a drain: p99 / p50", ratios, "", at_most=5.0, note=notes)
 

@@ -30,7 +30,7 @@ class Load:
     p99_ms: float = 0.0
     late_ms: float = 0.0
     refused: int = 0
-    """Calls whose stream was reset; clients of gRPC try those again by themselves, h2load does not."""
+    """Calls whose stream was reset. Clients of gRPC try each of those once more by themselves, h2load does not."""
 
 
 def unary(address: str, scratch: Path, seconds: float, *, connections: int, in_flight: int) -> Load:

@@ -90,6 +90,7 @@ class Walbatch(Child):
             "MIXPANEL_TOKEN": "bench",
             "MIXPANEL_URL": f"http://127.0.0.1:{sink_port}",
             "LOG_LEVEL": "error",
+            "SHUTDOWN_GRACE": "10s",  # what is left of a backlog would go on for longer
             "FLUSH_INTERVAL": "200ms",  # what is left of a load goes out before the next one
             **more,
         }
