@@ -11,14 +11,18 @@ from pathlib import Path
 from fill import fill
 from plan import Plan
 from results import Row, compared, in_turn, missing
-from servers import HERE, PYTHON, Child, Sink, Walbatch
+from servers import HERE, PYTHON, Child, Sink, Walbatch, output
 
 NPM = HERE.parent / "build" / "bench-npm"
 NODE = shutil.which("node")
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """Yield the rows of the drain. The rate is that at the destination, between its first and its last request."""
+    """Yield the rows of the drain.
+
+    Ours and the bare loop's rate is that at the destination, from its first request to its last; those of Mixpanel's
+    tools are by the time that they take from the moment at which they have the events.
+    """
     directory = plan.scratch / "drain"
     what = f"drain of {plan.drained:,} events"
     has_import = bool(NODE and (NPM / "node_modules" / "mixpanel-import").is_dir())
@@ -57,5 +61,9 @@ def _bare(plan: Plan, directory: Path) -> float:
 def _sent(plan: Plan, command: Sequence[str]) -> float:
     events = plan.drained_by_peers // (10 if command[0] == PYTHON else 1)
     env = os.environ | {"NODE_PATH": str(NPM / "node_modules")}
-    with Sink() as sink, Child([*command, str(sink.port), str(events)], env) as sender:
-        return sink.wait_for(events, sender)
+    with Sink() as sink:
+        seconds = float(output([*command, str(sink.port), str(events)], env).split()[-1])
+        received = sink.received()["records"]
+    if received != events:
+        raise RuntimeError(f"{command!r} sent {received} of {events} events")
+    return events / seconds
