@@ -15,7 +15,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults installed compiler lint lint-python lint-proto lint-image bench proto lock wheel clean
+.PHONY: help setup demo test faults installed compiler lint lint-python lint-proto lint-image bench profile proto lock wheel clean
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -25,7 +25,8 @@ help:
 	@echo 'make durability   the same, and its figures into docs/durability.md'
 	@echo 'make lint    every check that runs nothing'
 	@echo 'make soak    random faults for MINUTES=60, as root'
-	@echo 'make bench   measure on this machine'
+	@echo 'make bench   measure on this machine, beside what bench/tools.sh installs; ONLY=drain a part, QUICK=1 a try'
+	@echo 'make profile where the time of CASE=unary goes; or ten, batch, stream, drain'
 	@echo 'make proto   generate walbatch/pb from proto/, and .env.example from the settings'
 	@echo 'make lock    resolve the locks again; LOCK_FLAGS=--upgrade takes newer versions'
 	@echo 'make clean   remove what the others made'
@@ -42,8 +43,16 @@ $(SETUP): requirements-dev.lock pyproject.toml
 demo: $(SETUP)
 	$(BIN)/python examples/demo.py
 
+# All of it goes into the page: make bench. A part of it, or small sizes, only to the screen: make bench ONLY=drain,
+# make bench QUICK=1. What it compares with is installed by bench/tools.sh, as root; what is missing is named.
 bench: $(SETUP)
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) \
+	  $(if $(ONLY)$(QUICK),,--page docs/performance.md)
+
+# Where the time goes: make profile CASE=unary (or ten, batch, stream, drain)
+CASE ?= unary
+profile: $(SETUP)
+	$(BIN)/python bench/profiled.py $(CASE) $(PROFILE_FLAGS)
 
 lint: lint-python lint-proto lint-image
 

@@ -1,4 +1,4 @@
-"""The ceiling: the same gRPC server, options and loop, with handlers that do nothing. Prints its port."""
+"""The ceiling: the same gRPC server, options, interceptor and loop, with handlers that do nothing. Prints its port."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import uvloop
 
+from walbatch.decoding import Decoding
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceServicer, add_AnalyticsServiceServicer_to_server
 from walbatch.service import GRPC_OPTIONS
@@ -38,7 +39,7 @@ class Empty(AnalyticsServiceServicer):
 
 async def main() -> None:
     """Serve until killed."""
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(interceptors=[Decoding()], options=GRPC_OPTIONS)
     add_AnalyticsServiceServicer_to_server(Empty(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
