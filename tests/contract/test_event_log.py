@@ -359,7 +359,7 @@ async def test_a_copy_does_not_take_the_place_of_its_original(log: EventLog, clo
     record = event("a", clock)
     (original,) = await log.append([record])
     await settle_all(log, await log.fetch(EVENTS, NOW))
-    await log.append([replace(record, replay_of=original.offset)])
+    await log.append([record._replace(replay_of=original.offset)])
     assert await log.append([record]) == [(original.offset, True)]
 
 

@@ -98,7 +98,7 @@ def test_a_copy_has_the_time_of_its_original() -> None:
     """A replay, which is received now, brings nobody back; nor does one of an update that has no time at all."""
     stones = erased("u1")
     for record in (event(distinct_id="u1"), update()):
-        assert stones.refusal(replace(record, time_ms=NOW_MS + 10**6, replay_of=Offset(1))) is not None
+        assert stones.refusal(record._replace(time_ms=NOW_MS + 10**6, replay_of=Offset(1))) is not None
     old = replace(update(NOW_MS + 1), payload='{"$distinct_id":"u1","$set":{}}', replay_of=Offset(1))
     assert stones.refusal(old) is not None
 

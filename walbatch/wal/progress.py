@@ -44,11 +44,11 @@ class Progress:
 
     def next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
         """Return in how many seconds a batch is due, None if nothing waits, and whether it is of the log's end."""
-        state, turns = self.states[lane], self._turns[lane]
-        age_s = self._clock.monotonic_s() - self._waiting_since_s[lane]
+        state, turns, now_s = self.states[lane], self._turns[lane], self._clock.monotonic_s()
+        age_s = now_s - self._waiting_since_s[lane]
         if turns.lags(policy, state.live, age_s):
             state.fall_behind(self.last)
-        return turns.next_due(policy, state.to_read, state.live, age_s)
+        return turns.next_due(policy, state.to_read, state.live, age_s, now_s)
 
     def hand_out(self, lane: Lane, span: Span, entries: Sequence[Entry], next_at_ms: int | None, *, live: bool) -> None:
         """Mark what was read from a span; `next_at_ms` is when the first record behind it was received, if any."""
@@ -56,7 +56,7 @@ class Progress:
         if span.last == END:  # else the records at the end of the log go on waiting as they did
             self.start_wait(lane, next_at_ms)
         if entries:
-            self._turns[lane].took(live=live)
+            self._turns[lane].took(live=live, now_s=self._clock.monotonic_s())
 
     def release(self, lane: Lane, first: Offset) -> None:
         """Take back the batch that begins here."""
