@@ -48,6 +48,8 @@ class Kind(IntEnum):
     PROFILE = 1
     GROUP = 2
 
+    __hash__ = int.__hash__  # an enum's own is Python code, and runs for each record
+
 
 class Record(NamedTuple):
     """One accepted record. `payload` is the JSON that is stored and sent, without any credential."""

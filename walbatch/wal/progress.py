@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
-from walbatch.event import Kind, Offset
+from walbatch.event import Offset
 from walbatch.wal import ORDERED, Entry, Lane, store
 from walbatch.wal.lanes import END, LaneState, Position, Span
 from walbatch.wal.recent import RecentIds
@@ -86,19 +86,17 @@ class Progress:
 
     def _follow_appends(self, done: Transaction) -> None:
         before = self.last
-        counts: Counter[tuple[Kind, store.Route]] = Counter()
-        sizes: Counter[store.Route] = Counter()
-        for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
-            counts[record.kind, route] += 1
-            sizes[route] += byte_length(record.payload)
-            self.last = offset
+        if done.offsets:
+            self.last = done.offsets[-1]
+        remember = self.recent.remember
+        for record, offset in zip(done.records, done.offsets, strict=True):
             if record.replay_of is None:
-                self.recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
-        for route, size in sizes.items():
-            self._owed_bytes.update(dict.fromkeys(self._owed_to(route), size))
-        for (kind, route), count in counts.items():
+                remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+        for (kind, route), sizes in done.tallies.items():
+            count, size = len(sizes), sum(sizes)
             for name in self._owed_to(route):
                 lane = Lane(name, kind)
+                self._owed_bytes[name] += size
                 if self.states[lane].live == 0:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
                 self.states[lane].appended(count, before)
