@@ -97,7 +97,7 @@ def read_span(
     room = policy.max_bytes
     try:
         for row in cursor:
-            entry = Entry(*row)
+            entry = Entry._make(row)
             room -= byte_length(entry.payload) + policy.overhead_bytes
             if len(entries) == policy.max_size or (entries and room < 1):
                 return entries, entry.received_at_ms
