@@ -1,4 +1,4 @@
-"""What several files of tests start from: a log on disk, and a fake Mixpanel."""
+"""What several files of tests start from: a log on disk, a person to erase, and a fake Mixpanel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 from log_records import deliver, events, open_log
+from traces import secret_id
 
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.mixpanel import FakeMixpanel
+from walbatch.wal import erasure
 from walbatch.wal.sqlite import SqliteLog
 
 
@@ -50,6 +52,19 @@ async def stopped(directory: Path, clock: FakeClock) -> Path:
         await deliver(log)
         await log.append(events("b", clock))
     return log.path
+
+
+@pytest.fixture
+def who() -> str:
+    """The person to erase."""
+    return secret_id()
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices are so small that most erasures have several."""
+    monkeypatch.setattr(erasure, "SLICE", 3)
+    monkeypatch.setattr("walbatch.erasure.SLICE", 3)
 
 
 @pytest.fixture

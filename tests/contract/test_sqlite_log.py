@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log_records import BAD, EVENTS, NOW, copied, counts_of, deliver, event, events, ids, open_log, settlement
+from log_records import (
+    BAD,
+    ELSEWHERE,
+    EVENTS,
+    NOW,
+    copied,
+    counts_of,
+    deliver,
+    event,
+    events,
+    ids,
+    open_log,
+    settlement,
+)
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED, RETRY
@@ -18,8 +31,6 @@ from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane, store
 from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
-
-ELSEWHERE = Lane("elsewhere", Kind.EVENT)
 
 
 async def statuses(log: SqliteLog, destination: str = "there") -> dict[str, str]:

@@ -31,7 +31,7 @@ def be_fickle(here: Site, log: Path, seconds: float) -> Program:
 
 def start(here: Site, port: int, entry: Sequence[str] = (WALBATCH, "serve")) -> Program:
     """Start a server that delivers to this port."""
-    here.settings["mixpanel_url"] = f"http://127.0.0.1:{port}"
+    here.delivers_to(port)
     return here.serve(entry=entry)
 
 
@@ -58,9 +58,7 @@ def test_cancelled_calls(tmp_path: Path, matrix: Callable[..., None], rounds: Ca
     matrix(
         fault="calls and streams cancelled at random moments",
         rounds=fickle.read_text().count("attempt") // 10,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"a commit that asks who waits: {broken_by_cancelling(tmp_path / 'control')}",
     )
 

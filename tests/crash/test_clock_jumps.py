@@ -82,7 +82,7 @@ def test_clock_jumps(tmp_path: Path, matrix: Callable[..., None], rounds: Callab
     ids: list[str] = []
     with site(tmp_path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         server = here.serve(entry=shim.entry(WALBATCH, "serve"))
         with steady(f"127.0.0.1:{here.grpc_port}", tmp_path / "client.log", batch=BATCH) as client:
             for number, offset_s in enumerate(JUMPS * times):
@@ -104,9 +104,7 @@ def test_clock_jumps(tmp_path: Path, matrix: Callable[..., None], rounds: Callab
     matrix(
         fault="the wall clock jumps by an hour and a day, both ways",
         rounds=len(JUMPS) * times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"waits by the wall clock: nothing for {stalled_s(tmp_path / 'control'):.0f} s",
     )
 
@@ -118,7 +116,7 @@ def stalled_s(path: Path) -> float:
     limit_s = 10 * INTERVAL_S
     with site(path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         here.serve(entry=shim.entry(*BROKEN, "wait_by_the_wall_clock"))
         with steady(f"127.0.0.1:{here.grpc_port}", path / "client.log", batch=1) as client:
             deliveries(one, 2)
@@ -136,7 +134,7 @@ def test_a_clock_that_jumps_and_the_retention(tmp_path: Path) -> None:
     shim = Shim(tmp_path)
     with site(tmp_path, **SETTINGS, retention="12h") as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         entry = shim.entry(WALBATCH, "serve")
         server = here.serve(entry=entry)
         log = tmp_path / "nameless.log"

@@ -71,9 +71,7 @@ def test_idle_connections_beyond_the_limit_cost_nothing(
     matrix(
         fault="no file descriptor left",
         rounds=times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"without the limit {control} of 1 new clients turned away, with it {turned_away} of {times}",
     )
     assert turned_away == times

@@ -73,10 +73,8 @@ def test_a_call_that_fails_once(
     matrix(
         fault=f"{errno.errorcode[error]} once at {kind}",
         rounds=times + 1,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
-        control=f"OK in spite of it: {len(control.lost)} of {len(control.acked)} lost",
+        **verdict.counts(),
+        control=f"OK in spite of it: {control.losses()}",
     )
 
 
@@ -103,7 +101,7 @@ def test_a_disk_that_fails_for_good(tmp_path: Path, kind: str, matrix: Callable[
         assert "ack" not in late.read_text().split()
         verdict = loaded.verdict()
     assert verdict.complaints() == []
-    matrix(fault=f"EIO for ever at {kind}", rounds=1, acked=len(verdict.acked), lost=len(verdict.lost))
+    matrix(fault=f"EIO for ever at {kind}", rounds=1, **verdict.counts())
 
 
 def test_an_idle_server_finds_out_that_the_disk_failed(tmp_path: Path) -> None:

@@ -52,5 +52,5 @@ def test_nothing_acknowledged_is_lost_by_a_kill_at_any_call(
         acked=acked,
         lost=0,
         duplicated=duplicated,
-        control=f"answers before the commit: {len(early.lost)} of {len(early.acked)} lost",
+        control=f"answers before the commit: {early.losses()}",
     )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 from bad_destination import destinations
+from long_reader import reading
 from programs import Site, eventually, site
 from settled import settled_account
 from watching import MIB, numbers
@@ -21,27 +18,10 @@ from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
 pytestmark = pytest.mark.crash
 
-READER = str(Path(__file__).parent.parent / "support" / "long_reader.py")
 LIMIT_MIB = 32
 SLACK = 64 * MIB
 """What may be written until the limit is noticed: a second of a load of 1 MB a call, and what waits in memory."""
 SETTINGS = {"max_wal_bytes": f"{LIMIT_MIB}MiB", "flush_interval": "50ms", "max_backlog_bytes": "1GiB"}
-
-
-@contextmanager
-def reading(here: Site) -> Iterator[None]:
-    """Hold a read transaction open, in a process of its own."""
-    with subprocess.Popen(
-        [sys.executable, READER, str(here.data / "events.db")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as reader:
-        assert reader.stdout is not None
-        try:
-            assert reader.stdout.readline() == b"reading\n"
-            yield
-        finally:
-            reader.send_signal(signal.SIGTERM)
 
 
 def send_until_refused(here: Site, log: Path) -> str:
@@ -67,12 +47,12 @@ def test_a_reader_that_stays(tmp_path: Path, matrix: Callable[..., None], rounds
     times = rounds(1, 3)
     with site(tmp_path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         server = here.serve()
         logs = [tmp_path / f"client-{number}.log" for number in range(times)]
         largest = 0
         for log in logs:
-            with reading(here):
+            with reading(here.data / "events.db"):
                 assert send_until_refused(here, log).startswith("RESOURCE_EXHAUSTED: the write-ahead log has")
                 eventually(lambda: numbers(here)["pending"] == 0, "what was accepted is delivered meanwhile")
                 largest = max(largest, wal_bytes(here))
@@ -89,9 +69,7 @@ def test_a_reader_that_stays(tmp_path: Path, matrix: Callable[..., None], rounds
     matrix(
         fault="somebody reads the database for a long time",
         rounds=times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"limit of 1 GiB: {unlimited(tmp_path / 'control') // MIB} MiB of log",
     )
 
@@ -105,9 +83,9 @@ def unlimited(path: Path) -> int:
     """Return to what size the log grows where the limit is far off."""
     path.mkdir()
     with site(path, **SETTINGS | {"max_wal_bytes": "1GiB"}) as here, destinations() as there:
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{there.add(here.out).port}"
+        here.delivers_to(there.add(here.out).port)
         here.serve()
-        with reading(here), pytest.raises(AssertionError, match="nothing was refused"):
+        with reading(here.data / "events.db"), pytest.raises(AssertionError, match="nothing was refused"):
             send_until_refused(here, path / "client.log")
         size = wal_bytes(here)
     assert size > LIMIT_MIB * MIB + SLACK

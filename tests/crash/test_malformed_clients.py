@@ -159,7 +159,7 @@ def test_clients_that_misbehave(tmp_path: Path, matrix: Callable[..., None], rou
     times = rounds(1, 3)
     with site(tmp_path, flush_interval="100ms") as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         server = here.serve()
         address, log = f"127.0.0.1:{here.grpc_port}", tmp_path / "stray.log"
         with steady(address, tmp_path / "client.log") as client:
@@ -177,9 +177,7 @@ def test_clients_that_misbehave(tmp_path: Path, matrix: Callable[..., None], rou
     matrix(
         fault="clients that do not speak the protocol, say too much, or never read",
         rounds=(10 * times * (len(HANDSHAKES) + 1) + 10 + 1000) * times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"without limits: {unlimited(tmp_path / 'control') // MIB} MiB more for one message",
     )
 
@@ -199,7 +197,7 @@ def test_streams_that_carry_more_than_memory_should_hold(tmp_path: Path) -> None
     """Of many streams with large requests each is read no further than there is room, and the others are served."""
     with site(tmp_path, flush_interval="100ms") as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         server = here.serve()
         address, log = f"127.0.0.1:{here.grpc_port}", tmp_path / "stray.log"
         with steady(address, tmp_path / "client.log") as client:

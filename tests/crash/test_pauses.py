@@ -36,7 +36,7 @@ def pause_again_and_again(
 ) -> Verdict:
     """Pause a server under load, drain, and judge."""
     moments = random.Random(20261123)
-    here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+    here.delivers_to(one.port)
     one.latency_s = 0.1  # so that some request is always between being taken and being answered
     server = here.serve(entry=entry)
     client.start()
@@ -65,9 +65,7 @@ def test_a_process_that_stood_still(
     matrix(
         fault="SIGSTOP for seconds, then SIGCONT, under load",
         rounds=times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"settlements forgotten: {control.repeats} delivered again, {bound(1)} allowed",
     )
 

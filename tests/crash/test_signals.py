@@ -58,7 +58,7 @@ def test_stop_signals_under_load(
     moments = random.Random(20261123)
     with site(tmp_path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         server = here.serve()
         with steady(f"127.0.0.1:{here.grpc_port}", tmp_path / "client.log", updates=True) as client:
             for hung, twice in [(False, False), (True, False), (True, True)] * times:
@@ -78,9 +78,7 @@ def test_stop_signals_under_load(
     matrix(
         fault="SIGTERM, and a second one, under load and with a hung destination",
         rounds=3 * times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"answered before the commit: {lost_by_early_answers(tmp_path / 'control')} lost",
     )
 
@@ -90,7 +88,7 @@ def lost_by_early_answers(path: Path) -> int:
     path.mkdir()
     with site(path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out)
-        here.settings["mixpanel_url"] = f"http://127.0.0.1:{one.port}"
+        here.delivers_to(one.port)
         server = here.serve(entry=(*BROKEN, "answer_long_before_the_commit"))
         with steady(f"127.0.0.1:{here.grpc_port}", path / "client.log") as client:
             eventually(lambda: client.acked > 100, "the client sends")

@@ -49,9 +49,7 @@ def test_a_slow_fsync_makes_answers_slow_and_nothing_else(tmp_path: Path, matrix
     matrix(
         fault=f"each fsync takes {SLOW_S * 1000:.0f} ms",
         rounds=1,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
     )
 
 
@@ -74,7 +72,7 @@ def test_a_stop_while_an_fsync_hangs(tmp_path: Path, matrix: Callable[..., None]
         assert loaded.server.wait() == 70
         verdict = loaded.verdict()
     assert verdict.complaints() == []
-    matrix(fault="SIGTERM while an fsync hangs", rounds=1, acked=len(verdict.acked), lost=len(verdict.lost))
+    matrix(fault="SIGTERM while an fsync hangs", rounds=1, **verdict.counts())
 
 
 def test_a_second_stop_while_an_fsync_hangs(tmp_path: Path, matrix: Callable[..., None]) -> None:
@@ -86,7 +84,7 @@ def test_a_second_stop_while_an_fsync_hangs(tmp_path: Path, matrix: Callable[...
         assert loaded.server.wait() == 128 + signal.SIGTERM
         verdict = loaded.verdict()
     assert verdict.complaints() == []
-    matrix(fault="SIGTERM twice while an fsync hangs", rounds=1, acked=len(verdict.acked), lost=len(verdict.lost))
+    matrix(fault="SIGTERM twice while an fsync hangs", rounds=1, **verdict.counts())
 
 
 def test_callers_that_leave_during_a_commit(
@@ -119,6 +117,5 @@ def test_callers_that_leave_during_a_commit(
     matrix(
         fault="callers cancel, or run into their deadline, during a commit",
         rounds=2 * times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
+        **verdict.counts(),
     )

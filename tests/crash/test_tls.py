@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from bad_destination import LISTENS, BadDestination, destinations
+from bad_destination import LISTENS, destinations
 from programs import WALBATCH, Site, eventually, site
 from settled import settled_account
 from steady_client import steady
@@ -38,11 +38,6 @@ def failed_again(here: Site, words: str) -> bool:
     return told["failures"] > 3 and any(word in (told["last_error"] or "") for word in words.split("|"))
 
 
-def here_is(here: Site, one: BadDestination) -> None:
-    """Point the server at a destination, by https."""
-    here.settings["mixpanel_url"] = f"https://127.0.0.1:{one.port}"
-
-
 def test_who_cannot_prove_who_they_are_get_nothing(
     tmp_path: Path, matrix: Callable[..., None], rounds: Callable[[int, int], int]
 ) -> None:
@@ -58,7 +53,7 @@ def test_who_cannot_prove_who_they_are_get_nothing(
     times = rounds(1, 3)
     with site(tmp_path, **SETTINGS) as here, destinations() as there:
         one = there.add(here.out, LISTENS)
-        here_is(here, one)
+        here.delivers_to(one.port, "https")
         here.serve(entry=("env", f"SSL_CERT_FILE={authorities}", WALBATCH, "serve"))
         with steady(f"127.0.0.1:{here.grpc_port}", tmp_path / "client.log") as client:
             for _ in range(times):
@@ -80,9 +75,7 @@ def test_who_cannot_prove_who_they_are_get_nothing(
     matrix(
         fault="TLS: unknown authority, wrong name, expired, none at all",
         rounds=4 * times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control=f"certificates unchecked: {bytes_for_anybody(tmp_path / 'control')} bytes told to a stranger",
     )
 
@@ -92,7 +85,7 @@ def bytes_for_anybody(path: Path) -> int:
     path.mkdir()
     with site(path, **SETTINGS) as here, destinations() as there:
         one = there.add(path / "out.ndjson", "good", serves(trustme.CA().issue_cert("elsewhere.test")))
-        here_is(here, one)
+        here.delivers_to(one.port, "https")
         here.serve(entry=(sys.executable, BROKEN, "check_no_certificate"))
         with steady(f"127.0.0.1:{here.grpc_port}", path / "client.log"):
             eventually(lambda: one.received, "it heard something")

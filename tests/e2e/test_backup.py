@@ -9,11 +9,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from programs import WALBATCH, Program, Site, environment, eventually, grown, site
+from load import Load
+from programs import WALBATCH, Program, Site, environment, eventually, site
 from total_queue import id_of, judge
 
 ROOT = Path(__file__).parent.parent
@@ -47,15 +49,6 @@ def type_in(here: Site, command: str) -> str:
     return done.stdout
 
 
-def under_load(here: Site, log: Path) -> Program:
-    """Start a client, and wait until it was acknowledged some hundred events."""
-    client = here.start(
-        sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}", str(log), "client"
-    )
-    eventually(partial(grown, [log], 10_000), "the client sends")
-    return client
-
-
 def acked(log: Path) -> set[str]:
     """What the client was acknowledged so far."""
     return {line.removeprefix("ack ") for line in log.read_text().splitlines() if line.startswith("ack ")}
@@ -66,17 +59,29 @@ def ids_of(lines: list[str]) -> set[str]:
     return {id_of(json.loads(line)["record"]) for line in lines}
 
 
+@contextmanager
+def serving_an_event(path: Path) -> Iterator[tuple[Site, Program]]:
+    """A site whose server has delivered an event, to stdout."""
+    with site(path, destination="stdout") as here:
+        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
+        server = here.serve()
+        here.run("send", "--event", "Tick", "--distinct-id", "u1")
+        here.drained()
+        yield here, server
+
+
 @pytest.mark.timeout(120)
 def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tmp_path: Path) -> None:
     """By the documented steps, under load: nothing from before is lost, and what was pending has the same bytes."""
     with site(tmp_path, data_dir=tmp_path / "walbatch-data", retry_base="50ms", retry_max="200ms") as here:
         here.data = tmp_path / "walbatch-data"
-        log = tmp_path / "client.log"
         sink = here.sink("--fail-rate", "0.1", "--latency", "5ms", "--seed", "1")
         server = here.serve()
-        client = under_load(here, log)
+        load = Load(here, clients=1)
+        (log,) = load.logs
+        load.goes_on(12_000)  # some hundred events are acknowledged
         sink.signal(signal.SIGSTOP)  # an outage: what comes now is pending in the backup
-        eventually(partial(grown, [log], log.stat().st_size + 10_000), "the client goes on")
+        load.goes_on(12_000)
         before, arrived = acked(log), len(here.delivered_lines())
         (back_up,) = documented("Backup")
         summary = json.loads(type_in(here, f"{back_up} --json"))
@@ -86,7 +91,7 @@ def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tm
         sink.signal(signal.SIGCONT)
         eventually(lambda: len(here.delivered_lines()) > arrived + 200, "some of it is delivered")
         server.kill()  # the disaster
-        client.kill()
+        load.end()
         assert sink.stop() == 0
         first = here.delivered_lines()
         here.out.unlink()  # what is delivered from here on is from the restored log alone
@@ -114,11 +119,7 @@ def test_what_was_acknowledged_before_a_backup_is_delivered_after_the_restore(tm
 
 def test_the_command_tells_and_refuses(tmp_path: Path) -> None:
     """A summary for people, one line of error and exit code 1 for a file that exists, 2 for a size that is none."""
-    with site(tmp_path, destination="stdout") as here:
-        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
-        server = here.serve()
-        here.run("send", "--event", "Tick", "--distinct-id", "u1")
-        here.drained()
+    with serving_an_event(tmp_path) as (here, server):
         copy = tmp_path / "copy.db"
         assert "1 record, 0 pending for stdout" in here.run("backup", str(copy)).stdout
         refused = here.run("backup", str(copy), check=False)
@@ -137,10 +138,7 @@ def test_the_command_tells_and_refuses(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """Exit code 130, and neither FILE nor FILE.partial."""
-    with site(tmp_path, destination="stdout") as here:
-        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
-        server = here.serve()
-        here.run("send", "--event", "Tick", "--distinct-id", "u1")
+    with serving_an_event(tmp_path) as (here, server):
         slow = here.start(sys.executable, str(SUPPORT / "slow_backup.py"), str(here.data), str(tmp_path / "copy.db"))
         eventually(lambda: "copying" in slow.output(), "the copy is made")
         assert (tmp_path / "copy.db.partial").exists()
@@ -152,11 +150,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_doctor_looks_at_a_running_server_and_at_a_damaged_log(tmp_path: Path) -> None:
     """Exit code 0 with a line a check while it is served; 65, and every other check, when its file is damaged."""
-    with site(tmp_path, destination="stdout") as here:
-        del here.settings["mixpanel_token"], here.settings["mixpanel_url"]
-        server = here.serve()
-        here.run("send", "--event", "Tick", "--distinct-id", "u1")
-        here.drained()
+    with serving_an_event(tmp_path) as (here, server):
         lines = here.run("doctor").stdout.splitlines()
         assert f"ok    server: pid {server.process.pid} accepts records" in lines
         assert not [line for line in lines if line.startswith("fail")]

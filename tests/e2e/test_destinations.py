@@ -8,12 +8,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import WALBATCH, Program, Site, eventually, free_port, grown, site
+from load import Load
+from programs import WALBATCH, Program, Site, eventually, free_port, site
 from total_queue import judge
 
 pytestmark = pytest.mark.e2e
@@ -225,13 +225,11 @@ def test_the_archive_is_whole_after_kills(several: Several) -> None:
     """Killed under load, it has every acknowledged event, in whole lines, and copies only of what a kill cut off."""
     several.write("archive", archive='rotate_size = "1MiB"')
     here = several.here
-    log = here.path / "client.log"
     server = here.serve()
-    client = here.start(sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}", str(log), "c")
+    load = Load(here, clients=1)
     before: list[str] = []
     for _ in range(3):
-        size = log.stat().st_size if log.exists() else 0
-        eventually(partial(grown, [log], size + 30_000), "the client goes on")
+        load.goes_on(45_000)
         eventually(lambda: list((here.path / "archive").glob("*.open")), "a file is being written")
         server.signal(signal.SIGKILL)
         server.wait()
@@ -241,12 +239,12 @@ def test_the_archive_is_whole_after_kills(several: Several) -> None:
             assert not torn or file.suffix == ".open"
             before += lines if file.suffix == ".ndjson" else []
         server = here.serve()
-    client.kill()
+    load.end()
     several.drained("archive")
     assert server.stop() == 0
     lines = several.archived()
     assert set(before) <= set(lines), "a finished file does not change"
-    verdict = judge([log.read_text()], lines)
+    verdict = judge([log.read_text() for log in load.logs], lines)
     assert verdict.acked
     assert not verdict.lost
     assert not verdict.unexpected

@@ -6,17 +6,16 @@ import os
 import signal
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
-from programs import WALBATCH, eventually, grown, site
+from load import Load
+from programs import WALBATCH, eventually, site
 from total_queue import judge
 
 pytestmark = pytest.mark.e2e
 
 SUPPORT = Path(__file__).parent.parent / "support"
-LOAD_CLIENT = str(SUPPORT / "load_client.py")
 EVENT = ("send", "--event", "Tick", "--distinct-id", "u1")
 
 
@@ -38,17 +37,15 @@ def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
     """Clients that send through a stop and a start find every acknowledged event at the destination."""
     with site(tmp_path) as here:
         here.sink()
-        log = tmp_path / "client.log"
         server = here.serve()
-        client = here.start(sys.executable, LOAD_CLIENT, f"127.0.0.1:{here.grpc_port}", str(log), "c")
+        load = Load(here, clients=1)
         for _ in range(3):
-            size = log.stat().st_size if log.exists() else 0
-            eventually(partial(grown, [log], size + 5000), "the client goes on")
+            load.goes_on(7500)
             assert server.stop() == 0
             server = here.serve()
-        client.kill()
+        load.end()
         here.drained()
-        verdict = judge([log.read_text()], here.delivered_lines())
+        verdict = judge([log.read_text() for log in load.logs], here.delivered_lines())
         assert verdict.acked
         assert not verdict.lost
         assert not verdict.unexpected

@@ -14,7 +14,6 @@ import json
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,16 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from faultshim import SYNC, WRITE, Shim
 from file_systems import FileSystem, loop_mounted, mount_for_ourselves
 from load import Load
+from long_reader import reading
 from programs import WALBATCH, Program, Site, eventually, site
 
-READER = """
-import pathlib, sys, threading
-from walbatch.wal import driver
-connection = driver.open_reader(pathlib.Path(sys.argv[1]))
-connection.execute("BEGIN")
-connection.execute("SELECT count(*) FROM events").fetchall()
-threading.Event().wait(float(sys.argv[2]))
-"""
 CLIENTS = 2
 ERA_S = 600.0
 SETTINGS = {
@@ -122,8 +114,8 @@ class Soak:
 
     def long_reader(self) -> None:
         """Hold a read transaction on the database."""
-        database = str(self.here.data / "events.db")
-        subprocess.run([sys.executable, "-c", READER, database, str(self.chance.uniform(1, 10))], check=True)
+        with reading(self.here.data / "events.db"):
+            self.calm(1, 10)
 
     def backup(self) -> None:
         """Copy the log while it is in use."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,21 +10,25 @@ import grpc
 import pytest
 from file_systems import FileSystem, in_memory, loop_mounted
 from load import Load
-from probe import Answer, admin, answers, track
+from probe import LIMIT_S, Answer, answers, track
 from programs import WALBATCH, Program, Site, eventually, site
 from total_queue import Verdict
+from with_control import EARLY
 
-EARLY = (sys.executable, str(Path(__file__).parent.parent / "support" / "early_ack_server.py"))
 SIZE_MIB = 32
 PROMPTLY_S = 5.0
 DRAIN_S = 10.0
 
 
 @contextmanager
-def small_disk(path: Path, kind: str) -> Iterator[FileSystem]:
-    """A file system of 32 MiB, of either sort."""
-    with in_memory(path, SIZE_MIB) if kind == "tmpfs" else loop_mounted(path, "ext4", SIZE_MIB) as disk:
-        yield disk
+def on_small_disk(path: Path, kind: str, **settings: object) -> Iterator[tuple[Site, FileSystem]]:
+    """A site with its data on a file system of 32 MiB, of either sort."""
+    place = path / "disk"
+    with (
+        in_memory(place, SIZE_MIB) if kind == "tmpfs" else loop_mounted(place, "ext4", SIZE_MIB) as disk,
+        site(path, data_dir=disk.path / "data", **settings) as here,
+    ):
+        yield here, disk
 
 
 def refused(here: Site) -> Answer | None:
@@ -71,15 +74,12 @@ def test_a_full_disk_refuses_and_delivers_and_recovers(
     """New records are refused with the reason, what is pending goes out, and with room again all is well by itself."""
     times = rounds(2, 6)
     settings = {"min_free_disk": "4MiB", "retry_base": "50ms", "retry_max": "200ms"}
-    with (
-        small_disk(tmp_path / "disk", kind) as disk,
-        site(tmp_path, data_dir=disk.path / "data", **settings) as here,
-    ):
+    with on_small_disk(tmp_path, kind, **settings) as (here, disk):
         server = here.serve()
         load = Load(here)
         for number in range(times):
             ballast = fill_under_load(here, disk, load)
-            status, text = admin(here, "/readyz")
+            status, text = here.admin_get("/readyz", LIMIT_S)
             assert (status, "disk" in text) == (503, True)
             storage = here.stats()["storage"]
             assert (storage["accepting"], storage["reason"]) == (False, "DISK_FULL")
@@ -88,7 +88,7 @@ def test_a_full_disk_refuses_and_delivers_and_recovers(
             drain_the_full_disk(here)
             ballast.unlink()
             eventually(lambda: track(here).code is grpc.StatusCode.OK, "records are accepted again", PROMPTLY_S)
-            assert admin(here, "/readyz")[0] == 200
+            assert here.admin_get("/readyz", LIMIT_S)[0] == 200
         load.end()
         here.sink()
         verdict = load.settled()
@@ -97,10 +97,8 @@ def test_a_full_disk_refuses_and_delivers_and_recovers(
     matrix(
         fault=f"disk full, {kind}",
         rounds=times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
-        control=f"answers before the commit: {len(control.lost):,} of {len(control.acked):,} lost",
+        **verdict.counts(),
+        control=f"answers before the commit: {control.losses()}",
     )
     assert verdict.acked
     assert not verdict.complaints(most_repeats=0)
@@ -110,10 +108,7 @@ def test_a_full_disk_refuses_and_delivers_and_recovers(
 def lost_by_early_answers(path: Path, kind: str) -> Verdict:
     """Fill the disk of a server that answers before the commit, give it room again, drain, and judge."""
     path.mkdir()
-    with (
-        small_disk(path / "disk", kind) as disk,
-        site(path, data_dir=path / "disk" / "data", min_free_disk=0) as here,
-    ):
+    with on_small_disk(path, kind, min_free_disk=0) as (here, disk):
         here.serve(entry=EARLY)
         load = Load(here)
         load.goes_on()

@@ -13,52 +13,56 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from file_systems import JOURNAL_FLUSHED, NOTHING_FLUSHED, FileSystem, Kind, loop_mounted
+from file_systems import JOURNAL_FLUSHED, NOTHING_FLUSHED, Kind, loop_mounted
 from load import Load
-from programs import WALBATCH, Site, eventually, site
+from programs import eventually, site
 from total_queue import Verdict
+from with_control import RELAXED, Entry, with_control
 
-SUPPORT = Path(__file__).parent.parent / "support"
+SETTINGS = {"min_free_disk": 0, "batch_max": 50, "max_in_flight": 1, "retry_base": "50ms", "retry_max": "200ms"}
 SLOW_SINK = ("--latency", "200ms")
 """With one request of 50 at a time far less is delivered than accepted: nearly everything is at stake at every cut."""
 IN_FLIGHT = 2 * 50
 """Records on their way at most: one batch of events, and one of updates."""
 
 
-def cut_again_and_again(here: Site, disk: FileSystem, cuts: int, seed: int, entry: tuple[str, ...]) -> Verdict:
+def cut_again_and_again(path: Path, cuts: int, entry: Entry, kind: Kind) -> Verdict:
     """Run clients against a server whose disk loses its power `cuts` times, then drain, and judge."""
-    moments = random.Random(seed)
-    sink = here.sink(*SLOW_SINK)
-    server = here.serve(entry=entry)
-    load = Load(here)
-    for _ in range(cuts):
-        if moments.random() < 0.25:  # now and then during the recovery from the cut before
-            threading.Event().wait(moments.uniform(0.2, 0.7))
-        else:
-            eventually(partial(here.is_ready, server), "the server is ready again")
-            load.goes_on()
-            threading.Event().wait(moments.uniform(0, 0.3))  # the moment is the experiment, not a hope
-        server.signal(signal.SIGSTOP)  # the processor loses its power as well: see above
-        disk.power_cut(moments.choice((NOTHING_FLUSHED, NOTHING_FLUSHED, JOURNAL_FLUSHED)))
+    moments = random.Random(20261123)
+    with (
+        loop_mounted(path / "disk", kind) as disk,
+        site(path, data_dir=disk.path / "data", **SETTINGS) as here,
+    ):
+        sink = here.sink(*SLOW_SINK)
+        server = here.serve(entry=entry)
+        load = Load(here)
+        for _ in range(cuts):
+            if moments.random() < 0.25:  # now and then during the recovery from the cut before
+                threading.Event().wait(moments.uniform(0.2, 0.7))
+            else:
+                eventually(partial(here.is_ready, server), "the server is ready again")
+                load.goes_on()
+                threading.Event().wait(moments.uniform(0, 0.3))  # the moment is the experiment, not a hope
+            server.signal(signal.SIGSTOP)  # the processor loses its power as well: see above
+            disk.power_cut(moments.choice((NOTHING_FLUSHED, NOTHING_FLUSHED, JOURNAL_FLUSHED)))
+            server.kill()
+            disk.unmount()
+            disk.mount()
+            server = here.start(*entry)
+        eventually(partial(here.is_ready, server), "the server is ready again")
+        load.end()
         server.kill()
-        disk.unmount()
-        disk.mount()
-        server = here.start(*entry)
-    eventually(partial(here.is_ready, server), "the server is ready again")
-    load.end()
-    server.kill()
-    sink.kill()
-    here.settings |= {"batch_max": 2000, "max_in_flight": 10}
-    here.sink()
-    here.serve()
-    return load.settled()
+        sink.kill()
+        here.settings |= {"batch_max": 2000, "max_in_flight": 10}
+        here.sink()
+        here.serve()
+        return load.settled()
 
 
 @pytest.mark.timeout(600)
@@ -68,35 +72,12 @@ def test_nothing_acknowledged_is_lost_by_power_cuts(
 ) -> None:
     """Whatever was acknowledged is delivered, cut after cut; without a flush in each commit the same cuts lose."""
     cuts = rounds(4, 20)
-    settings = {
-        "min_free_disk": 0,
-        "batch_max": 50,
-        "max_in_flight": 1,
-        "retry_base": "50ms",
-        "retry_max": "200ms",
-    }
-    verdicts = {}
-    for name, times, entry in (
-        ("walbatch", cuts, (WALBATCH, "serve")),
-        ("control", 2, (sys.executable, str(SUPPORT / "relaxed_server.py"))),
-    ):
-        place = tmp_path / name
-        place.mkdir()
-        disk_path = place / "disk"
-        with (
-            loop_mounted(disk_path, kind) as disk,
-            site(place, data_dir=disk_path / "data", **settings) as here,
-        ):
-            verdicts[name] = cut_again_and_again(here, disk, times, seed=20261123, entry=entry)
-            print(name, verdicts[name].summary())
-    verdict, control = verdicts["walbatch"], verdicts["control"]
+    verdict, control = with_control(tmp_path, cuts, RELAXED, partial(cut_again_and_again, kind=kind))
     matrix(
         fault=f"power cut, {kind}",
         rounds=cuts,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
-        control=f"synchronous=NORMAL: {len(control.lost):,} of {len(control.acked):,} lost",
+        **verdict.counts(),
+        control=f"synchronous=NORMAL: {control.losses()}",
     )
     assert len(verdict.acked) > 100 * cuts
     assert not verdict.complaints(most_repeats=(cuts + 1) * IN_FLIGHT)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -19,13 +19,23 @@ import pytest
 from file_systems import FileSystem, loop_mounted
 from load import Load
 from probe import track
-from programs import WALBATCH, Program, Site, site
+from programs import Program, Site, site
 from total_queue import Verdict
+from with_control import EARLY, Entry, with_control
 
-EARLY = (sys.executable, str(Path(__file__).parent.parent / "support" / "early_ack_server.py"))
 SETTINGS = {"min_free_disk": 0, "retry_base": "50ms", "retry_max": "200ms"}
 NOTICED_S = 20.0
 """Without traffic a commit is tried now and then, and the third that fails is the end."""
+
+
+@contextmanager
+def on_ext4(path: Path) -> Iterator[tuple[Site, FileSystem]]:
+    """A site with its data on a disk that can fail."""
+    with (
+        loop_mounted(path / "disk", "ext4") as disk,
+        site(path, data_dir=disk.path / "data", **SETTINGS) as here,
+    ):
+        yield here, disk
 
 
 def fail_between_two_calls(server: Program, disk: FileSystem) -> None:
@@ -36,23 +46,24 @@ def fail_between_two_calls(server: Program, disk: FileSystem) -> None:
     server.signal(signal.SIGCONT)
 
 
-def fail_again_and_again(here: Site, disk: FileSystem, times: int, entry: tuple[str, ...]) -> Verdict:
+def fail_again_and_again(path: Path, times: int, entry: Entry) -> Verdict:
     """Let the file system fail under load `times` times, see the server end each time, then drain, and judge."""
-    server = here.serve(entry=entry)
-    load = Load(here)
-    for _ in range(times):
-        load.goes_on()
-        fail_between_two_calls(server, disk)
-        if entry != EARLY:
-            assert track(here).code is grpc.StatusCode.UNAVAILABLE, "nothing is acknowledged any more"
-        assert server.wait(NOTICED_S) == 74, server.output()
-        disk.unmount()
-        disk.mount()
+    with on_ext4(path) as (here, disk):
         server = here.serve(entry=entry)
-    load.goes_on()
-    load.end()
-    here.sink()
-    return load.settled()
+        load = Load(here)
+        for _ in range(times):
+            load.goes_on()
+            fail_between_two_calls(server, disk)
+            if entry != EARLY:
+                assert track(here).code is grpc.StatusCode.UNAVAILABLE, "nothing is acknowledged any more"
+            assert server.wait(NOTICED_S) == 74, server.output()
+            disk.unmount()
+            disk.mount()
+            server = here.serve(entry=entry)
+        load.goes_on()
+        load.end()
+        here.sink()
+        return load.settled()
 
 
 @pytest.mark.timeout(180)
@@ -61,23 +72,12 @@ def test_a_disk_that_turns_read_only_ends_the_server_and_loses_nothing(
 ) -> None:
     """Nothing is acknowledged from then on, the exit is 74, and what was acknowledged is there after the next mount."""
     times = rounds(2, 6)
-    verdicts = {}
-    for name, count, entry in (("walbatch", times, (WALBATCH, "serve")), ("control", 2, EARLY)):
-        place = tmp_path / name
-        place.mkdir()
-        with (
-            loop_mounted(place / "disk", "ext4") as disk,
-            site(place, data_dir=place / "disk" / "data", **SETTINGS) as here,
-        ):
-            verdicts[name] = fail_again_and_again(here, disk, count, entry)
-    verdict, control = verdicts["walbatch"], verdicts["control"]
+    verdict, control = with_control(tmp_path, times, EARLY, fail_again_and_again)
     matrix(
         fault="file system turns read-only",
         rounds=times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
-        control=f"answers before the commit: {len(control.lost):,} of {len(control.acked):,} lost",
+        **verdict.counts(),
+        control=f"answers before the commit: {control.losses()}",
     )
     assert verdict.acked
     assert not verdict.complaints(most_repeats=0)
@@ -86,10 +86,7 @@ def test_a_disk_that_turns_read_only_ends_the_server_and_loses_nothing(
 
 def test_a_read_only_disk_is_noticed_without_traffic(tmp_path: Path) -> None:
     """A server that has nothing to do does not call itself ready on a disk that takes nothing; it exits with 74."""
-    with (
-        loop_mounted(tmp_path / "disk", "ext4") as disk,
-        site(tmp_path, data_dir=tmp_path / "disk" / "data", **SETTINGS) as here,
-    ):
+    with on_ext4(tmp_path) as (here, disk):
         server = here.serve()
         disk.fail()
         assert server.wait(NOTICED_S) == 74, server.output()
@@ -98,10 +95,7 @@ def test_a_read_only_disk_is_noticed_without_traffic(tmp_path: Path) -> None:
 
 def test_a_start_on_a_read_only_disk_says_so(tmp_path: Path) -> None:
     """The exit is 78, and the text names the setting and the reason."""
-    with (
-        loop_mounted(tmp_path / "disk", "ext4") as disk,
-        site(tmp_path, data_dir=tmp_path / "disk" / "data", **SETTINGS) as here,
-    ):
+    with on_ext4(tmp_path) as (here, disk):
         here.serve().stop()
         subprocess.run(["mount", "-o", "remount,ro", disk.path], check=True)
         done = here.run("serve", check=False)

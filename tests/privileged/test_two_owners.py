@@ -50,9 +50,7 @@ def test_a_second_server_ends_whatever_path_it_came_by(
     matrix(
         fault="second server, also by a bind mount",
         rounds=times,
-        acked=len(verdict.acked),
-        lost=len(verdict.lost),
-        duplicated=len(verdict.duplicated),
+        **verdict.counts(),
         control="without the lock both serve",
     )
     assert verdict.acked

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from programs import eventually
+from watching import MIB
 
 SHUTDOWN = 0x8004587D
 """FS_IOC_SHUTDOWN of linux/fs.h; ext4 and xfs know it."""
@@ -25,8 +26,6 @@ JOURNAL_FLUSHED, NOTHING_FLUSHED = 1, 2
 
 NEW_MOUNT_NAMESPACE = 0x00020000
 """CLONE_NEWNS of linux/sched.h."""
-
-MIB = 2**20
 
 Kind = Literal["ext4", "xfs"]
 

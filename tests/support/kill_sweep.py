@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from faultshim import BEFORE, CHANGES, SYNC, WHENS, Shim
-from programs import Site, environment, eventually, grown, site
-from settled import settled_account
+from load import Load
+from programs import Site, environment, eventually, site
 from total_queue import Verdict, judge
 
 SUPPORT = Path(__file__).parent
@@ -136,20 +135,16 @@ def sweep(path: Path, planned: Sequence[Plan], seed: int, *, variant: Sequence[s
     with site(path, **SETTINGS) as here:
         shim = Shim(path)
         here.sink("--fail-rate", "0.1", "--latency", "5ms", "--seed", str(seed))
-        logs = [path / f"client-{seed}-{number}.log" for number in range(CLIENTS)]
-        command = (sys.executable, str(SUPPORT / "load_client.py"), f"127.0.0.1:{here.grpc_port}")
-        clients = [here.start(*command, str(log), log.stem.removeprefix("client-"), "--timed") for log in logs]
+        load = Load(here, CLIENTS, "--timed")
         with fork_server(here, shim, variant) as servers:
             swept = Swept()
             for plan in planned:
                 _kill(here, shim, servers, plan, swept)
             shim.disarm()
             pid = servers.start()
-            eventually(partial(grown, logs, sum(log.stat().st_size for log in logs)), "the clients go on")
-            for client in clients:
-                assert client.process.poll() is None, client.output()
-                client.kill()
-            swept.verdict = settled_account(here, logs)
+            load.goes_on(0)
+            load.end()
+            swept.verdict = load.settled()
             os.kill(pid, signal.SIGTERM)
             assert servers.end(ROUND_LIMIT_S) == 0, servers.log.read_text()
         return swept

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import probe
-from programs import Site, eventually, grown
+from programs import Program, Site, eventually, grown
 from settled import settled_account
 from total_queue import Verdict
 
@@ -21,11 +21,20 @@ class Load:
     """
 
     def __init__(self, here: Site, clients: int = 2, *options: str) -> None:
+        self.logs: list[Path] = []
         self._here = here
-        self.logs = [here.path / f"client-{n}.log" for n in range(clients)]
-        address = f"127.0.0.1:{here.grpc_port}"
-        command = (sys.executable, LOAD_CLIENT, address)
-        self._clients = [here.start(*command, str(log), log.stem, *options) for log in self.logs]
+        self._options = options
+        self._clients: list[Program] = []
+        for _ in range(clients):
+            self.more()
+
+    def more(self) -> Path:
+        """Start another client, and return its log."""
+        log = self._here.path / f"client-{len(self.logs)}.log"
+        address = f"127.0.0.1:{self._here.grpc_port}"
+        self._clients.append(self._here.start(sys.executable, LOAD_CLIENT, address, str(log), log.stem, *self._options))
+        self.logs.append(log)
+        return log
 
     def goes_on(self, size: int = 20_000) -> None:
         """Wait until the clients have written so many bytes more, 20 or so for each record and answer."""
@@ -37,6 +46,7 @@ class Load:
         for client in self._clients:
             assert client.process.poll() is None, client.output()
             client.kill()
+        self._clients.clear()
 
     def settled(self) -> Verdict:
         """Drain, see that all is well, and compare what was acknowledged, to probes too, with what became of it."""

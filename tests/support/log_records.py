@@ -18,6 +18,7 @@ from walbatch.wal.files import DATABASE_FILE, wal_file
 from walbatch.wal.sqlite import SqliteLog
 
 EVENTS = Lane("there", Kind.EVENT)
+ELSEWHERE = Lane("elsewhere", Kind.EVENT)
 NOW = BatchPolicy().at_once()
 BAD = Rejected(400, "properties.time", "is invalid")
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from walbatch.wal import driver
+
+
+@contextmanager
+def reading(database: Path) -> Iterator[int]:
+    """Hold a read transaction open as long as the block runs, in another process, whose pid this is."""
+    with subprocess.Popen([sys.executable, __file__, str(database)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        try:
+            assert reader.stdout.readline() == b"reading\n"
+            yield reader.pid
+        finally:
+            reader.terminate()
+
 
 if __name__ == "__main__":
     connection = driver.open_reader(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""A log with records of a person in every state, and of somebody else between them."""
+"""A log with records of a person in every state, and of somebody else between them; and the erasure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from log_records import deliver, event
 
 from walbatch import dead
+from walbatch.clock import Clock
 from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected, Unknown
+from walbatch.erasure import Receipt, erase
 from walbatch.event import Kind, Record, profile_update
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane
@@ -27,6 +29,14 @@ def update(distinct_id: str, clock: FakeClock, **properties: Any) -> Record:
 def refused(who: str) -> Rejected:
     """What a destination says of a record, quoting it."""
     return Rejected(400, "properties.distinct_id", f"{who} is not allowed")
+
+
+async def erased(log: SqliteLog, clock: Clock, *people: str, delete_copies: bool = False) -> Receipt:
+    """Erase people, and return the receipt."""
+    receipt = Receipt(0)
+    async for receipt in erase(log, clock, people, delete_copies=delete_copies):  # noqa: B007  the last one counts
+        pass
+    return receipt
 
 
 async def fill(log: SqliteLog, clock: FakeClock, who: str, destination: str = "there") -> None:

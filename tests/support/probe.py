@@ -1,11 +1,10 @@
-"""What a server answers at this moment: to one event, and at its admin port."""
+"""What a server answers at this moment: to one event, and whether it serves at all."""
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection
 from uuid import uuid4
 
 import grpc
@@ -62,17 +61,10 @@ def _answer(error: grpc.RpcError) -> Answer:
     return Answer(code, text, reason, retry_s)
 
 
-def admin(here: Site, path: str) -> tuple[int, str]:
-    """Ask the admin port, and return the status and the text."""
-    with closing(HTTPConnection(here.lock()["admin"], timeout=LIMIT_S)) as connection:
-        connection.request("GET", path)
-        reply = connection.getresponse()
-        return reply.status, reply.read().decode()
-
-
 def answers(here: Site, program: Program) -> bool:
     """Say whether this very process serves its ports, ready or not; fail if it ended instead."""
     assert program.process.poll() is None, f"exit {program.process.returncode}: {program.output()}"
     with suppress(OSError, KeyError):
-        return here.lock().get("pid") == program.process.pid and admin(here, "/livez")[0] == HTTPStatus.OK
+        mine = here.lock().get("pid") == program.process.pid
+        return mine and here.admin_get("/livez", LIMIT_S)[0] == HTTPStatus.OK
     return False

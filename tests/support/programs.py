@@ -120,6 +120,10 @@ class Site:
         }
         self._running: list[Program] = []
 
+    def delivers_to(self, port: int, scheme: str = "http") -> None:
+        """Let the servers that are started from now on deliver to this port."""
+        self.settings["mixpanel_url"] = f"{scheme}://127.0.0.1:{port}"
+
     def start(self, *command: str) -> Program:
         """Start any command with this site's settings."""
         program = Program(command, self.path / f"{len(self._running)}.log", environment(**self.settings), self.path)
@@ -136,13 +140,21 @@ class Site:
         """Say whether this very process accepts records; fail if it ended instead."""
         if program.process.poll() is not None:
             raise AssertionError(f"exit {program.process.returncode}: {program.output()}")
-        facts = self.lock()
-        if facts.get("pid") != program.process.pid or "admin" not in facts:
-            return False
-        with suppress(OSError), closing(HTTPConnection(facts["admin"], timeout=5)) as connection:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == HTTPStatus.OK
+        with suppress(OSError, KeyError):
+            return self.lock().get("pid") == program.process.pid and self.admin_get("/readyz")[0] == HTTPStatus.OK
         return False
+
+    def admin_get(self, path: str, timeout_s: float = 5) -> tuple[int, str]:
+        """Ask the admin port, and return the status and the text.
+
+        Raises:
+            KeyError: no server has told where its admin port is.
+            OSError: nobody answers there in time.
+        """
+        with closing(HTTPConnection(self.lock()["admin"], timeout=timeout_s)) as connection:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
 
     def lock(self) -> dict[str, Any]:
         """Return what the lock file says; nothing while it is being written."""

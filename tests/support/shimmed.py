@@ -2,60 +2,47 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
-from http.client import HTTPConnection
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import probe
 from faultshim import Shim
-from programs import WALBATCH, Program, Site, eventually, grown, site
-from settled import settled_account
+from load import Load
+from programs import WALBATCH, Site, site
 from total_queue import Verdict
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
-LOAD_CLIENT = Path(__file__).with_name("load_client.py")
-SOME_BYTES = 3000
+SOME_BYTES = 4000
 """A client's log has grown by so much once some of its calls were acknowledged."""
 
 
 class Shimmed:
-    """The server, the disk under it, and what was sent to it. What `calls` sends is in a client's log as well."""
+    """The server, the disk under it, and what was sent to it. What a test sends itself is in the log of probes."""
 
     def __init__(self, here: Site, entry: Sequence[str]) -> None:
         self.here = here
         self.shim = Shim(here.path)
         here.sink()
         self.server = here.serve(entry=self.shim.entry(*entry))
-        self.logs: list[Path] = []
-        self.own_log = here.path / "own.log"
-        self._clients: list[Program] = []
+        self._load = Load(here, clients=0)
         self._channel = grpc.insecure_channel(f"127.0.0.1:{here.grpc_port}")
         self.stub = AnalyticsServiceStub(self._channel)
 
     def load(self) -> Path:
         """Start another client, and return its log."""
-        log = self.here.path / f"client-{len(self.logs)}.log"
-        address = f"127.0.0.1:{self.here.grpc_port}"
-        self._clients.append(self.here.start(sys.executable, str(LOAD_CLIENT), address, str(log), f"c{len(self.logs)}"))
-        self.logs.append(log)
-        return log
+        return self._load.more()
 
     def end_load(self) -> None:
         """End every client."""
-        for client in self._clients:
-            assert client.process.poll() is None, client.output()
-            client.kill()
-        self._clients.clear()
+        self._load.end()
 
     def goes_on(self) -> None:
         """Wait until the clients have further acknowledgements."""
-        size = sum(log.stat().st_size for log in self.logs if log.exists())
-        eventually(partial(grown, self.logs, size + SOME_BYTES), "the clients go on")
+        self._load.goes_on(SOME_BYTES)
 
     def attempted(self, *ids: str) -> list[pb.Record]:
         """Write down that the test attempts these events, and return them."""
@@ -77,9 +64,7 @@ class Shimmed:
 
     def get(self, path: str) -> int:
         """Return the status with which the admin port answers."""
-        with closing(HTTPConnection(self.here.lock()["admin"], timeout=5)) as connection:
-            connection.request("GET", path)
-            return connection.getresponse().status
+        return self.here.admin_get(path)[0]
 
     def verdict(self) -> Verdict:
         """Take the fault back, end the clients, kill the server if it runs, start one that is whole, and judge."""
@@ -88,7 +73,7 @@ class Shimmed:
         if self.server.process.poll() is None:
             self.server.kill()
         self.here.serve()
-        verdict = settled_account(self.here, [*self.logs, self.own_log])
+        verdict = self._load.settled()
         print(verdict.summary())
         return verdict
 
@@ -97,7 +82,7 @@ class Shimmed:
         self._channel.close()
 
     def _write(self, word: str, ids: Sequence[str]) -> None:
-        with self.own_log.open("a") as log:
+        with (self.here.path / probe.LOG).open("a") as log:
             log.writelines(f"{word} {one}\n" for one in ids)
 
 

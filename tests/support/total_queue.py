@@ -48,6 +48,14 @@ class Verdict:
         counts = {name: value if isinstance(value, int) else len(value) for name, value in vars(self).items()}
         return ", ".join(f"{name} {count}" for name, count in counts.items())
 
+    def counts(self) -> dict[str, int]:
+        """Return the columns of a row of the fault matrix that a verdict fills."""
+        return {"acked": len(self.acked), "lost": len(self.lost), "duplicated": len(self.duplicated)}
+
+    def losses(self) -> str:
+        """Return how much a negative control lost, for its column of the fault matrix."""
+        return f"{len(self.lost):,} of {len(self.acked):,} lost"
+
     def complaints(self, *, most_repeats: int | None = None) -> list[str]:
         """Return what is wrong, in words; nothing if every promise was kept.
 

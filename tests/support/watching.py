@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,7 @@ MIB = 2**20
 
 def numbers(here: Site) -> dict[str, Any]:
     """Return what the server's admin port says of its log, and check on the way that nothing is unaccounted for."""
-    with closing(HTTPConnection(here.lock()["admin"], timeout=10)) as connection:
-        connection.request("GET", "/stats")
-        return accounted(json.loads(connection.getresponse().read()))
+    return accounted(json.loads(here.admin_get("/stats", timeout_s=10)[1]))
 
 
 def pending_at(document: dict[str, Any], names: Sequence[str] = ()) -> int:

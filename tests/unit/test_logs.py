@@ -28,7 +28,10 @@ class Terminal(StringIO):
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Undo what a test configures."""
+    """Undo what a test configures, and what a server of an earlier test in this process has left."""
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+        logging.getLogger(name).propagate = True
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
