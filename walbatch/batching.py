@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +11,8 @@ class BatchPolicy:
     """A batch is due at `size` records, or when the oldest has waited `max_age_s`, whichever comes first.
 
     It takes what is waiting at that moment, so it grows by itself when delivery is behind, up to `max_size`
-    records and `max_bytes` of payload. A later arrival never restarts the wait of the oldest.
+    records and `max_bytes` of payload. A later arrival never restarts the wait of the oldest. One that is not full
+    goes out `spacing_s` after the one before, at the earliest.
     """
 
     size: int = 50
@@ -19,18 +21,22 @@ class BatchPolicy:
     max_bytes: int = 2_000_000
     overhead_bytes: int = 1
     """What the request adds to each payload: a comma or a bracket, and whatever the destination wants in front."""
+    spacing_s: float = 0.0
+    """A request costs as much as some hundred records in it: when many come, few large ones take less than many small
+    ones, here and there."""
 
-    def due_in_s(self, waiting: int, oldest_age_s: float) -> float | None:
+    def due_in_s(self, waiting: int, oldest_age_s: float, since_last_s: float = inf) -> float | None:
         """Return the seconds until a batch is due: 0.0 for now, None while nothing waits."""
         if waiting == 0:
             return None
-        if waiting >= self.size:
+        if waiting >= self.max_size:
             return 0.0
-        return max(self.max_age_s - oldest_age_s, 0.0)
+        rest_s = max(self.spacing_s - since_last_s, 0.0)
+        return rest_s if waiting >= self.size else max(self.max_age_s - oldest_age_s, rest_s)
 
     def at_once(self) -> BatchPolicy:
         """Return the same policy for a flush on demand: whatever waits is due now."""
-        return replace(self, size=1, max_age_s=0.0)
+        return replace(self, size=1, max_age_s=0.0, spacing_s=0.0)
 
 
 class Turns:
@@ -44,17 +50,23 @@ class Turns:
     def __init__(self, *, ordered: bool) -> None:
         self._ordered = ordered
         self._live_next = False
+        self._live_s = -inf
+        """When the last live batch was handed out."""
 
-    def next_due(self, policy: BatchPolicy, behind: int, live: int, live_age_s: float) -> tuple[float | None, bool]:
+    def next_due(
+        self, policy: BatchPolicy, behind: int, live: int, live_age_s: float, now_s: float
+    ) -> tuple[float | None, bool]:
         """Return the seconds until a batch is due, as `BatchPolicy.due_in_s`, and whether it is to be a live one."""
-        live_due_s = policy.due_in_s(live, live_age_s)
+        live_due_s = policy.due_in_s(live, live_age_s, now_s - self._live_s)
         if not behind:
             return live_due_s, True
         return 0.0, live_due_s == 0.0 and self._live_next and not self._ordered
 
-    def took(self, *, live: bool) -> None:
+    def took(self, *, live: bool, now_s: float) -> None:
         """Note whose batch was handed out: the other one is next."""
         self._live_next = not live
+        if live:
+            self._live_s = now_s
 
     def lags(self, policy: BatchPolicy, live: int, live_age_s: float) -> bool:
         """Say whether what is live should count as behind: more than a batch of it is overdue."""

@@ -7,7 +7,6 @@ stays: the time, the ids, the address, and the `$insert_id`, by which Mixpanel k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from walbatch import wire
@@ -36,7 +35,7 @@ def corrected(record_kind: Kind, document: Mapping[str, Any], *, event_id: str, 
     form = message.WhichOneof("kind") or ""
     if _KINDS[form] is not record_kind:
         raise InvalidRecord(form, "OTHER_KIND", f"is no {record_kind.name.lower()}, which the stored record is")
-    return replace(wire.record(message, now_ms), event_id=EventId(event_id))
+    return wire.record(message, now_ms)._replace(event_id=EventId(event_id))
 
 
 def _with_its_id(document: dict[str, Any], event_id: str) -> dict[str, Any]:

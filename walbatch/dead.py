@@ -153,7 +153,7 @@ def _copy(letter: Letter, corrections: Corrections, now_ms: int) -> Record:
         after = corrections.of(stored.number, before)
         if _text(after) != _text(before):  # what is left alone keeps its bytes
             record = corrected(Kind(stored.kind), after, event_id=stored.event_id, now_ms=now_ms)
-            return replace(record, replay_of=Offset(stored.number), destination=destination)
+            return record._replace(replay_of=Offset(stored.number), destination=destination)
     return copy(stored, destination, now_ms)
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 import orjson
 import uuid_utils
@@ -49,9 +48,10 @@ class Kind(IntEnum):
     PROFILE = 1
     GROUP = 2
 
+    __hash__ = int.__hash__  # an enum's own is Python code, and runs for each record
 
-@dataclass(frozen=True, slots=True)
-class Record:
+
+class Record(NamedTuple):
     """One accepted record. `payload` is the JSON that is stored and sent, without any credential."""
 
     kind: Kind
@@ -95,24 +95,21 @@ def track(
         user_id = rules.own_field(properties, "$user_id", user_id)
         device_id = rules.own_field(properties, "$device_id", device_id)
         ip = rules.own_field(properties, "ip", ip)
-    for value, field in (
-        (distinct_id, "event.distinct_id"),
-        (device_id, "event.device_id"),
-        (user_id, "event.user_id"),
-    ):
-        if value:
-            rules.check_id(value, field)
+    _check_ids(distinct_id, device_id, user_id)
     if ip:
         rules.check_text(ip, "event.ip", limit=rules.MAX_IP)
     time, time_sent = _times(rules.check_time(time_ms, now_ms, "event.event_time"))
-    event_id = _usable_id(event_id, "event.event_id")
+    if event_id:
+        rules.check_text(event_id, "event.event_id", required=True)
+        key = insert_id(event_id)
+    else:
+        key = event_id = new_event_id()
     rules.check_properties(properties, "event.properties", rules.MAX_PROPERTIES, source=source)
     who = distinct_id or user_id or _of_device(device_id)
     if name in rules.IDENTITY_EVENTS:
         rules.check_identity(name, who, properties)
-    frozen: dict[str, Any] = {"time": time_sent, "distinct_id": who, "$insert_id": insert_id(event_id), "ip": ip or "0"}
-    frozen |= properties
-    if frozen["$insert_id"] != event_id:
+    frozen: dict[str, Any] = {"time": time_sent, "distinct_id": who, "$insert_id": key, "ip": ip or "0", **properties}
+    if key != event_id:
         frozen.setdefault("walbatch_event_id", event_id)
     if special:
         frozen["ip"] = ip or "0"
@@ -280,6 +277,15 @@ def insert_id(event_id: str) -> str:
     if _INSERT_ID.fullmatch(event_id) and event_id.lower() not in rules.BAD_IDS:
         return event_id
     return _digest(event_id.encode())
+
+
+def _check_ids(distinct_id: str, device_id: str, user_id: str) -> None:
+    if distinct_id:
+        rules.check_id(distinct_id, "event.distinct_id")
+    if device_id:
+        rules.check_id(device_id, "event.device_id")
+    if user_id:
+        rules.check_id(user_id, "event.user_id")
 
 
 def _usable_id(value: str, field: str) -> str:

@@ -29,6 +29,10 @@ from walbatch.sinks.ndjson import NdjsonSink
 from walbatch.sinks.stdout import StdoutSink
 from walbatch.wal import EventLog
 
+SPACING_S = 0.1
+"""Between two requests of a lane that are not full. At 10,000 events a second a request of 50 each took 40 % of the
+event loop (2 cores, 2026-11-23); ten a second with a thousand each take a few percent."""
+
 
 class Outlets:
     """Everything that delivers. One destination never waits for another."""
@@ -70,7 +74,12 @@ async def open_outlets(
 
 
 def _outlet(settings: Settings, destination: Destination, clock: Clock) -> tuple[Sink, Manner]:
-    policy = BatchPolicy(size=settings.batch_size, max_age_s=settings.flush_interval, max_size=settings.batch_max)
+    policy = BatchPolicy(
+        size=settings.batch_size,
+        max_age_s=settings.flush_interval,
+        max_size=settings.batch_max,
+        spacing_s=min(SPACING_S, settings.flush_interval),
+    )
     policies = dict.fromkeys(Kind, policy)
     match destination:
         case MixpanelDestination():

@@ -70,9 +70,6 @@ BAD_IDS = frozenset(
 IDENTITY_EVENTS = frozenset({"$identify", "$create_alias", "$merge"})
 """Events that tell Mixpanel who is who."""
 
-_CHECKED = frozenset({dict, list, float})
-"""Types of values in which something can be wrong."""
-
 
 def check_text(value: str, field: str, *, required: bool = False, limit: int = MAX_NAME) -> None:
     """Refuse a text that is blank though required, too long, or no Unicode."""
@@ -119,25 +116,30 @@ def check_properties(
             field, "BAD_NAME", f"has a property name that is empty or longer than {MAX_NAME} characters"
         )
     for key, value in properties.items():
-        if type(value) in _CHECKED:
-            _check_value(value, f"{field}.{key}", MAX_DEPTH, max_elements, source)
+        kind = type(value)
+        if kind is float:
+            if not LOW < value < HIGH:
+                _check_large(value, f"{field}.{key}", source)
+        elif kind is dict or kind is list:
+            _check_nested(value, f"{field}.{key}", MAX_DEPTH, max_elements, source)
 
 
-def _check_value(
-    value: dict[str, Any] | list[Any] | float, field: str, levels: int, max_elements: int | None, source: str
+def _check_nested(
+    value: dict[str, Any] | list[Any], field: str, levels: int, max_elements: int | None, source: str
 ) -> None:
-    if isinstance(value, float):
-        if not LOW < value < HIGH:
-            _check_large(value, field, source)
-        return
     if levels == 0:
         raise InvalidRecord(field, "TOO_DEEP", f"is nested more than {MAX_DEPTH} levels deep")
-    limit = MAX_ELEMENTS if isinstance(value, dict) else max_elements
+    is_object = type(value) is dict
+    limit = MAX_ELEMENTS if is_object else max_elements
     if limit is not None and len(value) > limit:
         raise InvalidRecord(field, "TOO_MANY", f"has {len(value)} elements; at most {limit} fit")
     for inner in value.values() if isinstance(value, dict) else value:
-        if type(inner) in _CHECKED:
-            _check_value(inner, field, levels - 1, max_elements, source)
+        kind = type(inner)
+        if kind is float:
+            if not LOW < inner < HIGH:
+                _check_large(inner, field, source)
+        elif kind is dict or kind is list:
+            _check_nested(inner, field, levels - 1, max_elements, source)
 
 
 def _check_large(value: float, field: str, source: str) -> None:

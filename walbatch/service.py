@@ -16,6 +16,7 @@ at once. Neither loses anything that was acknowledged.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -119,6 +120,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         )
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
         flushing = asyncio.create_task(outlets.run(), name="delivery")
+        gc.freeze()  # what is there by now stays: no need to look for cycles in it again and again
         try:
             log.info(
                 "service.ready",

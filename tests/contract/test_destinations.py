@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -390,7 +389,7 @@ async def test_a_copy_stands_for_nothing_else(directory: Path, clock: FakeClock)
     async with open_log(directory, clock, "a", "b", recent_window=1) as log:
         (first,) = await log.append([event("x", clock)])
         await log.append([event("other", clock)])
-        copy = replace(event("x", clock), replay_of=first.offset, destination="a")
+        copy = event("x", clock)._replace(replay_of=first.offset, destination="a")
         answers = await asyncio.gather(log.append([copy]), log.append([event("x", clock)]))
         assert [one.duplicate for (one,) in answers] == [False, False]
         assert [e.event_id for e in (await log.fetch(B, NOW)).entries] == ["x", "other", "x"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,7 +99,7 @@ async def test_the_counters_are_those_of_the_rows_after_everything_that_can_happ
         batch = await log.fetch(EVENTS, NOW)
         outcomes: list[Outcome] = [DELIVERED, BAD, RETRY, DELIVERED, BAD, DELIVERED, DELIVERED]
         await log.settle(settlement(batch, outcomes))
-        await log.append([replace(event("b", clock), replay_of=batch.entries[1].offset, destination="there")])
+        await log.append([event("b", clock)._replace(replay_of=batch.entries[1].offset, destination="there")])
         await log.discard("there", [batch.entries[4].offset])
         assert await log.read(audit.differences) == []
     async with open_log(directory, clock, "there", "late") as log:

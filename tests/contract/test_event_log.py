@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +281,7 @@ async def test_a_replay_is_stored_again_and_resolves_the_dead_letter(log: EventL
     record = event("a", clock)
     (original,) = await log.append([record])
     await log.settle(settlement(await log.fetch(EVENTS, NOW), [Rejected(400, "f", "r")]))
-    copy = Record(**{name: getattr(record, name) for name in Record.__slots__} | {"replay_of": original.offset})
+    copy = record._replace(replay_of=original.offset)
     (again,) = await log.append([copy])
     assert not again.duplicate
     assert again.offset > original.offset
@@ -359,7 +358,7 @@ async def test_a_copy_does_not_take_the_place_of_its_original(log: EventLog, clo
     record = event("a", clock)
     (original,) = await log.append([record])
     await settle_all(log, await log.fetch(EVENTS, NOW))
-    await log.append([replace(record, replay_of=original.offset)])
+    await log.append([record._replace(replay_of=original.offset)])
     assert await log.append([record]) == [(original.offset, True)]
 
 
@@ -403,7 +402,7 @@ async def test_an_update_that_may_have_arrived_is_held(log: EventLog, clock: Fak
     await log.settle(settlement(batch, [Unknown("no answer"), DELIVERED]))
     counts = await lane_of(log, PROFILES)
     assert (counts.pending, counts.sent, counts.dead, counts.held) == (0, 1, 1, 1)
-    again = replace(update(Kind.PROFILE, "a", clock), replay_of=batch.entries[0].offset, destination="there")
+    again = update(Kind.PROFILE, "a", clock)._replace(replay_of=batch.entries[0].offset, destination="there")
     await log.append([again])
     counts = await lane_of(log, PROFILES)
     assert (counts.pending, counts.dead, counts.held, counts.resolved) == (1, 0, 0, 1)
@@ -416,7 +415,7 @@ async def test_a_copy_for_one_destination_reaches_no_other(log: EventLog, clock:
     for lane in (EVENTS, elsewhere):
         batch = await log.fetch(lane, NOW)
         await log.settle(settlement(batch, [Rejected(400, "f", "r")]))
-    copy = replace(event("a", clock), replay_of=batch.entries[0].offset, destination="there")
+    copy = event("a", clock)._replace(replay_of=batch.entries[0].offset, destination="there")
     await log.append([copy])
     assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
     assert not (await log.fetch(elsewhere, NOW, wait=False)).entries

@@ -133,7 +133,7 @@ class LogModel(RuleBasedStateMachine):
         original = self.spec._records[offset - 1]
         destination = data.draw(st.sampled_from(["", *DESTINATIONS]))
         self.append_both(
-            [replace(original, replay_of=offset, destination=destination, received_at_ms=self.clock.wall_ms())]
+            [original._replace(replay_of=offset, destination=destination, received_at_ms=self.clock.wall_ms())]
         )
 
     @precondition(lambda self: self.settled)

@@ -80,7 +80,7 @@ async def test_a_dead_letter_is_purged_once_it_is_dealt_with(log: SqliteLog, clo
     record = event("a", clock)
     ((offset, _),) = await log.append([record])
     await deliver(log, [BAD])
-    await log.append([replace(record, replay_of=offset)])
+    await log.append([record._replace(replay_of=offset)])
     await deliver(log)
     await clock.advance(1)
     assert await log.purge(clock.wall_ms(), 1000) == 2
@@ -154,7 +154,7 @@ async def test_the_view_for_people_tells_what_became_of_each_record(tmp_path: Pa
         assert "".join(await statuses(log)) == "abcde"
         assert list((await statuses(log)).values()) == ["pending", "pending", "sent", "dead", "pending"]
         await log.settle(settlement(first, [DELIVERED, RETRY]))
-        await log.append([replace(records[3], replay_of=offsets[3])])
+        await log.append([records[3]._replace(replay_of=offsets[3])])
         assert await statuses(log) == {
             "a": "sent",
             "b": "pending",

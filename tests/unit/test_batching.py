@@ -43,8 +43,8 @@ def test_more_or_older_is_never_due_later(waiting: int, more: int, age_s: float,
 @given(st.integers(1, 10**6), st.floats(0, 100))
 def test_on_demand_whatever_waits_is_due(waiting: int, age_s: float) -> None:
     """A flush waits for nothing but a first record, and keeps the limits."""
-    policy = BatchPolicy(max_size=7, max_bytes=9).at_once()
-    assert policy.due_in_s(waiting, age_s) == 0.0
+    policy = BatchPolicy(max_size=7, max_bytes=9, spacing_s=1.0).at_once()
+    assert policy.due_in_s(waiting, age_s, 0.0) == 0.0
     assert policy.due_in_s(0, age_s) is None
     assert (policy.max_size, policy.max_bytes) == (7, 9)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -98,8 +97,8 @@ def test_a_copy_has_the_time_of_its_original() -> None:
     """A replay, which is received now, brings nobody back; nor does one of an update that has no time at all."""
     stones = erased("u1")
     for record in (event(distinct_id="u1"), update()):
-        assert stones.refusal(replace(record, time_ms=NOW_MS + 10**6, replay_of=Offset(1))) is not None
-    old = replace(update(NOW_MS + 1), payload='{"$distinct_id":"u1","$set":{}}', replay_of=Offset(1))
+        assert stones.refusal(record._replace(time_ms=NOW_MS + 10**6, replay_of=Offset(1))) is not None
+    old = update(NOW_MS + 1)._replace(payload='{"$distinct_id":"u1","$set":{}}', replay_of=Offset(1))
     assert stones.refusal(old) is not None
 
 
@@ -111,9 +110,9 @@ def test_either_spelling_of_a_device_is_the_same_person() -> None:
 
 def test_without_tombstones_and_for_what_is_new_nothing_is_looked_into() -> None:
     """The payload is not even read: this one could not be."""
-    unreadable = replace(event(distinct_id="u1", time_ms=NOW_MS), payload="{")
+    unreadable = event(distinct_id="u1", time_ms=NOW_MS)._replace(payload="{")
     assert Tombstones(bytes(KEY_BYTES)).refusal(unreadable) is None
-    assert erased("u1").refusal(replace(unreadable, time_ms=NOW_MS + 1)) is None
+    assert erased("u1").refusal(unreadable._replace(time_ms=NOW_MS + 1)) is None
     with pytest.raises(orjson.JSONDecodeError):
         erased("u1").refusal(unreadable)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def test_a_replay_is_never_a_duplicate() -> None:
     """A repetition on purpose is always stored."""
     recent = RecentIds()
     remember(recent, event(), 7)
-    assert recent.find(replace(event(), replay_of=Offset(7))) is None
+    assert recent.find(event()._replace(replay_of=Offset(7))) is None
 
 
 def test_profile_updates_are_known_by_their_id() -> None:

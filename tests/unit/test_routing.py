@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from walbatch.event import (
@@ -119,7 +117,7 @@ def test_an_event_and_an_update_of_the_same_name_are_two() -> None:
     """What was decided about one is not remembered for the other."""
     router = Router({"a": Filter(never=["$set"]), "b": EVERYTHING})
     for _ in range(2):
-        assert router.destinations(replace(PROFILE, kind=Kind.EVENT)) == frozenset({"b"})
+        assert router.destinations(PROFILE._replace(kind=Kind.EVENT)) == frozenset({"b"})
         assert router.destinations(PROFILE) is None
 
 
@@ -127,4 +125,4 @@ def test_a_copy_for_one_destination_goes_there_alone() -> None:
     """A person has chosen it, so no filter is asked; one that is not served now is owed it as well."""
     router = Router({"a": Filter(never=["*"]), "b": EVERYTHING})
     for name in ("a", "b", "elsewhere"):
-        assert router.destinations(replace(event("x"), destination=name)) == frozenset({name})
+        assert router.destinations(event("x")._replace(destination=name)) == frozenset({name})

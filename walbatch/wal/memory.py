@@ -113,9 +113,10 @@ class MemoryLog:
             if self._turns[lane].lags(policy, len(live), age_s):
                 self._behind[lane].update(live)
                 behind, live, age_s = self._waiting(lane)
-            due_s, is_live = self._turns[lane].next_due(policy, len(behind), len(live), age_s)
+            now_s = self._clock.monotonic_s()
+            due_s, is_live = self._turns[lane].next_due(policy, len(behind), len(live), age_s, now_s)
             if due_s == 0.0:
-                self._turns[lane].took(live=is_live)
+                self._turns[lane].took(live=is_live, now_s=now_s)
                 return self._hand_out(lane, live if is_live else behind, policy)
             if not wait:
                 return Batch(lane, ())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
 from walbatch.clock import Clock
-from walbatch.event import Kind, Offset
+from walbatch.event import Offset
 from walbatch.wal import ORDERED, Entry, Lane, store
 from walbatch.wal.lanes import END, LaneState, Position, Span
 from walbatch.wal.recent import RecentIds
@@ -44,11 +44,11 @@ class Progress:
 
     def next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
         """Return in how many seconds a batch is due, None if nothing waits, and whether it is of the log's end."""
-        state, turns = self.states[lane], self._turns[lane]
-        age_s = self._clock.monotonic_s() - self._waiting_since_s[lane]
+        state, turns, now_s = self.states[lane], self._turns[lane], self._clock.monotonic_s()
+        age_s = now_s - self._waiting_since_s[lane]
         if turns.lags(policy, state.live, age_s):
             state.fall_behind(self.last)
-        return turns.next_due(policy, state.to_read, state.live, age_s)
+        return turns.next_due(policy, state.to_read, state.live, age_s, now_s)
 
     def hand_out(self, lane: Lane, span: Span, entries: Sequence[Entry], next_at_ms: int | None, *, live: bool) -> None:
         """Mark what was read from a span; `next_at_ms` is when the first record behind it was received, if any."""
@@ -56,7 +56,7 @@ class Progress:
         if span.last == END:  # else the records at the end of the log go on waiting as they did
             self.start_wait(lane, next_at_ms)
         if entries:
-            self._turns[lane].took(live=live)
+            self._turns[lane].took(live=live, now_s=self._clock.monotonic_s())
 
     def release(self, lane: Lane, first: Offset) -> None:
         """Take back the batch that begins here."""
@@ -86,19 +86,17 @@ class Progress:
 
     def _follow_appends(self, done: Transaction) -> None:
         before = self.last
-        counts: Counter[tuple[Kind, store.Route]] = Counter()
-        sizes: Counter[store.Route] = Counter()
-        for record, route, offset in zip(done.records, done.routes, done.offsets, strict=True):
-            counts[record.kind, route] += 1
-            sizes[route] += byte_length(record.payload)
-            self.last = offset
+        if done.offsets:
+            self.last = done.offsets[-1]
+        remember = self.recent.remember
+        for record, offset in zip(done.records, done.offsets, strict=True):
             if record.replay_of is None:
-                self.recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
-        for route, size in sizes.items():
-            self._owed_bytes.update(dict.fromkeys(self._owed_to(route), size))
-        for (kind, route), count in counts.items():
+                remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+        for (kind, route), sizes in done.tallies.items():
+            count, size = len(sizes), sum(sizes)
             for name in self._owed_to(route):
                 lane = Lane(name, kind)
+                self._owed_bytes[name] += size
                 if self.states[lane].live == 0:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
                 self.states[lane].appended(count, before)

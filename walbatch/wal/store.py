@@ -6,7 +6,6 @@ They neither begin nor commit; nor do those of `walbatch.wal.dead_letters`, `wal
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,6 +27,9 @@ BLANK = "(erased)"
 Route = frozenset[str] | None
 """The names of the destinations that a record is for; None means all of them."""
 
+Tallies = Mapping[tuple[Kind, Route], Sequence[int]]
+"""Of some records: the bytes of each, by kind and route."""
+
 MAX_DESTINATIONS = 63
 """As many as there are bits in a positive integer of SQLite."""
 
@@ -47,7 +49,10 @@ _ONE = BatchPolicy(max_size=1)
 def append(
     connection: Connection, records: Sequence[Record], routes: Sequence[Route], bits: Mapping[str, int]
 ) -> list[Offset]:
-    """Insert records in order and return their offsets. `bits` has the place of each destination in a route."""
+    """Insert records in order and return their offsets. `bits` has the place of each destination in a route.
+
+    What they are counted as is for `count_accepted`.
+    """
     offsets: list[Offset] = []
     while len(offsets) < len(records):
         start = len(offsets)
@@ -58,21 +63,16 @@ def append(
             values += (r.kind.value, r.event_id, r.payload, r.received_at_ms, r.replay_of, mask)
         last = connection.execute(_INSERT + ",".join([_ROW] * size), values).lastrowid or 0
         offsets.extend(Offset(seq) for seq in range(last - size + 1, last + 1))
-    _count_accepted(connection, records, routes)
     for record in records:
         if record.replay_of is not None:
             dead_letters.resolve(connection, record.destination, record.replay_of, "replayed", record.received_at_ms)
     return offsets
 
 
-def _count_accepted(connection: Connection, records: Sequence[Record], routes: Sequence[Route]) -> None:
-    counts: Counter[tuple[Kind, Route]] = Counter()
-    sizes: Counter[tuple[Kind, Route]] = Counter()
-    for record, route in zip(records, routes, strict=True):
-        counts[record.kind, route] += 1
-        sizes[record.kind, route] += byte_length(record.payload)
-    for (kind, route), count in counts.items():
-        values = (count, sizes[kind, route], kind.value)
+def count_accepted(connection: Connection, tallies: Tallies) -> None:
+    """Add to the totals, and to those of each destination."""
+    for (kind, route), sizes in tallies.items():
+        values = (len(sizes), sum(sizes), kind.value)
         connection.execute("UPDATE accepted SET count = count + ?, bytes = bytes + ? WHERE kind = ?", values)
         update = "UPDATE cursors SET accepted = accepted + ?, accepted_bytes = accepted_bytes + ? WHERE kind = ?"
         if route is None:
@@ -97,7 +97,7 @@ def read_span(
     room = policy.max_bytes
     try:
         for row in cursor:
-            entry = Entry(*row)
+            entry = Entry._make(row)
             room -= byte_length(entry.payload) + policy.overhead_bytes
             if len(entries) == policy.max_size or (entries and room < 1):
                 return entries, entry.received_at_ms

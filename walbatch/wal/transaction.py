@@ -8,7 +8,8 @@ from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
-from walbatch.event import Offset, Record
+from walbatch.batching import byte_length
+from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
 from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, erasure, intents, store
 from walbatch.wal.driver import Connection
@@ -91,6 +92,8 @@ class Transaction:
     records: list[Record] = field(default_factory=list)
     routes: list[store.Route] = field(default_factory=list)
     """Whom each record is for."""
+    tallies: dict[tuple[Kind, store.Route], list[int]] = field(default_factory=dict)
+    """The bytes of the records, by kind and route."""
     settlements: list[tuple[Settlement, list[Run], int]] = field(default_factory=list)
     """Each with its runs, and the watermark of its lane after it."""
     purges: list[Purge] = field(default_factory=list)
@@ -113,6 +116,7 @@ class Transaction:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self.offsets = store.append(connection, self.records, self.routes, bits)
+            store.count_accepted(connection, self.tallies)
             for settlement, cut, settled_through in self.settlements:
                 store.settle(connection, settlement, [run for run in cut if run.settled], settled_through)
                 if settlement.batch.lane.kind in ORDERED:
@@ -224,7 +228,9 @@ class Planner:
             return None, twin, True
         position = Offset(len(self._planned.records))
         self._planned.records.append(record)
-        self._planned.routes.append(self._router.destinations(record))
+        route = self._router.destinations(record)
+        self._planned.routes.append(route)
+        self._planned.tallies.setdefault((record.kind, route), []).append(byte_length(record.payload))
         if record.replay_of is None:  # a copy may be for one destination only, so it stands for nothing else
             self._seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, position)
         return None, position, False
