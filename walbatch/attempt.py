@@ -55,7 +55,7 @@ class Attempt:
                 self.warning |= warning
                 for index, outcome in zip(part, outcomes, strict=True):
                     self.outcomes[index] = outcome
-                return all(isinstance(outcome, Delivered) for outcome in outcomes)
+                return set(map(type, outcomes)) == {Delivered}
             case Split() as refusal:
                 await self._refused(part, refusal)
             case Hold(unknown=unknown, reason=reason):

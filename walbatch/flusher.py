@@ -150,7 +150,7 @@ class Flusher:
             raise
         self._learn(batch.lane.kind, attempt.max_bytes)
         note = self._judge(attempt.answer, ticket)
-        became = Counter(type(outcome) for outcome in attempt.outcomes)
+        became = Counter(map(type, attempt.outcomes))
         tell = log.warning if became[Unknown] or attempt.warning else log.info
         tell(
             "flusher.batch_answered",

@@ -62,7 +62,7 @@ def test_a_batch_is_cut_where_its_outcomes_change() -> None:
 
 def test_outcomes_that_do_not_fit_the_batch_are_a_mistake() -> None:
     """One outcome for each entry, never more or fewer."""
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="one outcome for each entry"):
         runs(entries(1, 2), [DELIVERED])
 
 

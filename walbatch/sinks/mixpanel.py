@@ -76,8 +76,8 @@ MAX_RECORDS = {Kind.EVENT: 2000, Kind.PROFILE: 2000, Kind.GROUP: 200}
 MAX_REASON = 200
 """Characters of a reason that are kept."""
 
-GZIP_LEVEL = 6
-"""50 events take 0.14 ms and shrink to a sixth; a level more costs time and saves next to nothing."""
+GZIP_LEVEL = 3
+"""Of 1,707 earthquakes 13 % are left, after 3.3 microseconds each; level 6 leaves 11 % and takes 7.7 (2026-11-23)."""
 
 _SHORTEST_SECRET = 8
 """Shorter secrets are not searched for in replies: they would be found inside ordinary words."""

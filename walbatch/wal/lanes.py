@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Sequence
-from itertools import chain, groupby
+from itertools import chain, pairwise
 from typing import NamedTuple
 
+from walbatch.batching import byte_length
 from walbatch.delivery import Outcome, Retry
 from walbatch.event import Offset
 from walbatch.wal import Entry
@@ -36,6 +37,8 @@ class Run(NamedTuple):
     settled: bool
     entries: Sequence[Entry]
     outcomes: Sequence[Outcome]
+    size: int
+    """Bytes of the payloads."""
 
     @property
     def span(self) -> Span:
@@ -45,11 +48,15 @@ class Run(NamedTuple):
 
 def runs(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Run]:
     """Cut a batch where its outcomes change between settled and `Retry`."""
-    pairs = zip(entries, outcomes, strict=True)
+    if len(entries) != len(outcomes):
+        raise ValueError("a batch needs one outcome for each entry")
+    kept = [isinstance(outcome, Retry) for outcome in outcomes] if Retry in set(map(type, outcomes)) else []
+    turns = [place for place, pair in enumerate(pairwise(kept), 1) if pair[0] is not pair[1]]
     cut = []
-    for settled, group in groupby(pairs, key=lambda pair: not isinstance(pair[1], Retry)):
-        run_entries, run_outcomes = zip(*group, strict=True)
-        cut.append(Run(settled, run_entries, run_outcomes))
+    for start, end in pairwise([0, *turns, len(entries)] if entries else []):
+        part = entries[start:end]
+        size = sum(byte_length(entry.payload) for entry in part)
+        cut.append(Run(not kept or not kept[start], part, outcomes[start:end], size))
     return cut
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from walbatch.batching import BatchPolicy, Turns, byte_length
+from walbatch.batching import BatchPolicy, Turns
 from walbatch.clock import Clock
 from walbatch.event import Offset
 from walbatch.wal import ORDERED, Entry, Lane, store
@@ -74,8 +74,7 @@ class Progress:
         for settlement, cut, _ in done.settlements:
             lane = settlement.batch.lane
             self.states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
-            done_bytes = sum(byte_length(e.payload) for run in cut if run.settled for e in run.entries)
-            self._owed_bytes[lane.destination] -= done_bytes
+            self._owed_bytes[lane.destination] -= sum(run.size for run in cut if run.settled)
             self.changed[lane].set()
         for erased in done.erased:
             self.recent.forget(frozenset(erased.offsets))

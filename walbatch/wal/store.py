@@ -6,7 +6,9 @@ They neither begin nor commit; nor do those of `walbatch.wal.dead_letters`, `wal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import orjson
@@ -33,7 +35,10 @@ Tallies = Mapping[tuple[Kind, Route], Sequence[int]]
 MAX_DESTINATIONS = 63
 """As many as there are bits in a positive integer of SQLite."""
 
-_ROW = "(?,?,?,?,?,?)"
+_ROW, _USUAL_ROW = "(?,?,?,?,?,?)", "(?,?,?,?,NULL,NULL)"
+"""Almost every record is no replay, and is for all destinations. Said in the statement instead of bound, that takes a
+fourth of the time (0.7 instead of 2.7 to 4.9 microseconds a row, 2026-11-23)."""
+
 _INSERT = "INSERT INTO events (kind, event_id, payload, received_at_ms, replay_of, routes) VALUES "
 _INSERT_SIZES = (256, 64, 16, 4, 1)
 """Rows of one INSERT. Multi-row statements of few sizes: Python's executemany gives up and takes the interpreter lock
@@ -57,16 +62,24 @@ def append(
     while len(offsets) < len(records):
         start = len(offsets)
         size = next(size for size in _INSERT_SIZES if size <= len(records) - start)
+        part = list(zip(records[start : start + size], routes[start : start + size], strict=True))
+        usual = all(r.replay_of is None and route is None for r, route in part)
         values: list[object] = []
-        for r, route in zip(records[start : start + size], routes[start : start + size], strict=True):
-            mask = None if route is None else sum(1 << bits[name] for name in route)
-            values += (r.kind.value, r.event_id, r.payload, r.received_at_ms, r.replay_of, mask)
-        last = connection.execute(_INSERT + ",".join([_ROW] * size), values).lastrowid or 0
+        for r, route in part:
+            values += (r.kind.value, r.event_id, r.payload, r.received_at_ms)
+            if not usual:
+                values += (r.replay_of, None if route is None else sum(1 << bits[name] for name in route))
+        last = connection.execute(_insert(_USUAL_ROW if usual else _ROW, size), values).lastrowid or 0
         offsets.extend(Offset(seq) for seq in range(last - size + 1, last + 1))
     for record in records:
         if record.replay_of is not None:
             dead_letters.resolve(connection, record.destination, record.replay_of, "replayed", record.received_at_ms)
     return offsets
+
+
+@cache
+def _insert(row: str, rows: int) -> str:
+    return _INSERT + ",".join([row] * rows)
 
 
 def count_accepted(connection: Connection, tallies: Tallies) -> None:
@@ -172,26 +185,25 @@ def raise_watermark(connection: Connection, lane: Lane, settled_through: int) ->
 
 
 def _settle_run(connection: Connection, lane: Lane, settlement: Settlement, run: Run) -> None:
-    sent = sum(isinstance(outcome, Delivered) for outcome in run.outcomes)
+    sent = Counter(map(type, run.outcomes))[Delivered]
     dead = len(run.outcomes) - sent
-    size = sum(byte_length(entry.payload) for entry in run.entries)
     connection.execute(
         "INSERT INTO deliveries (destination, kind, first_seq, last_seq, sent, dead, bytes, note, started_at_ms,"
         " finished_at_ms) VALUES (?,?,?,?,?,?,?,?,?,?)",
         (
-            *(lane.destination, lane.kind.value, *run.span, sent, dead, size),
+            *(lane.destination, lane.kind.value, *run.span, sent, dead, run.size),
             *(settlement.note, settlement.started_at_ms, settlement.finished_at_ms),
         ),
     )
     held = 0
-    for entry, outcome in zip(run.entries, run.outcomes, strict=True):
+    for entry, outcome in zip(run.entries, run.outcomes, strict=True) if dead else ():
         if isinstance(outcome, Rejected | Unknown):
             dead_letters.add(connection, lane, entry.offset, outcome, settlement.finished_at_ms)
             held += isinstance(outcome, Unknown)
     connection.execute(
         "UPDATE cursors SET sent = sent + ?, dead = dead + ?, held = held + ?, settled_bytes = settled_bytes + ?"
         " WHERE destination = ? AND kind = ?",
-        (sent, dead, held, size, lane.destination, lane.kind.value),
+        (sent, dead, held, run.size, lane.destination, lane.kind.value),
     )
 
 
