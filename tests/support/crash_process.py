@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
-from crash_disk import Disk, File, Write
+from crash_disk import Disk, File, Truncate, Write
 from crash_sqlite import Connection, Dbapi, Disks
 
 from walbatch.batching import BatchPolicy
@@ -131,6 +131,12 @@ class System:
         assert file is not None
         path.disk.write(path.name, file, Write(offset, data))
         return len(data)
+
+    def ftruncate(self, descriptor: int, length: int) -> None:
+        """Make it shorter."""
+        path, file = self._open[descriptor]
+        assert file is not None
+        path.disk.write(path.name, file, Truncate(length))
 
     def fstat(self, descriptor: int) -> SimpleNamespace:
         """Return the size of a file."""

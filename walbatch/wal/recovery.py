@@ -4,7 +4,8 @@
 2. a -wal beside a copy from `walbatch backup` is refused   it is another database's, and SQLite would apply it
 3. the bytes of -wal are written again, in place, fsynced   see `rewrite_wal`
 4. a read-only look: ours? not newer? sound? any room?     so that a refusal changes nothing, not even -shm
-5. only then the writer opens it, migrates, and checkpoints
+5. a -wal that SQLite ignores is emptied                   see `_empty`
+6. only then the writer opens it, migrates, and checkpoints
 
 What the look finds, and what it cannot find, is told in docs/backup.md. A rollback journal can be there as well, if a
 kill came while SQLite turned a new database, or a copy, into one with a write-ahead log. It concerns page 1 alone, so
@@ -42,7 +43,7 @@ _ROLLBACK_MODE = 1
 
 
 def prepare(database: Path) -> None:
-    """Do steps 1 to 4. The caller owns the directory, and no connection is open.
+    """Do steps 1 to 5. The caller owns the directory, and no connection is open.
 
     Raises:
         CorruptLog: not a database of ours, or a damaged one. Restore a copy, or move it away to start anew.
@@ -64,6 +65,8 @@ def prepare(database: Path) -> None:
     fsync(database.parent)
     if (database.stat().st_size and not _never_was(database)) or unclean:
         _inspect(database, unclean=unclean)
+    if unclean and not frames.is_readable(wal):
+        _empty(wal)
 
 
 def _never_was(database: Path) -> bool:
@@ -139,6 +142,20 @@ def rewrite_wal(wal: Path) -> None:
         position = 0
         while chunk := os.pread(descriptor, _CHUNK, position):
             position += os.pwrite(descriptor, chunk, position)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _empty(wal: Path) -> None:
+    """Empty a write-ahead log that SQLite ignores because its header was cut short, and that has nothing new.
+
+    SQLite begins it anew with the salts of that header all the same, so that what is left of the old frames looks like
+    a part of the new log. A second kill, before the first new frame, left a sound log that was taken for a damaged one.
+    """
+    descriptor = os.open(wal, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.ftruncate(descriptor, 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
