@@ -65,7 +65,8 @@ def prepare(database: Path) -> None:
     fsync(database.parent)
     if (database.stat().st_size and not _never_was(database)) or unclean:
         _inspect(database, unclean=unclean)
-    if unclean and not frames.is_readable(wal):
+    # The look itself has removed a -wal that was beside an empty database.
+    if unclean and wal.exists() and not frames.is_readable(wal):
         _empty(wal)
 
 
