@@ -51,7 +51,9 @@ def test_cancelled_calls(tmp_path: Path, matrix: Callable[..., None], rounds: Ca
         verdict = settled_account(here, [client.log, fickle])
         assert not verdict.dead
         assert not verdict.complaints(most_repeats=0)
-        assert len(verdict.attempted) > 2 * len(verdict.acked) > 0
+        assert verdict.acked
+        given_up = len(verdict.attempted) - len(verdict.acked)
+        assert 4 * given_up > len(verdict.attempted), "a quarter or more of the calls had no answer any more"
         assert "Traceback" not in server.output()
         assert server.stop() == 0
     broken = broken_by_cancelling(tmp_path / "control")

@@ -27,7 +27,7 @@ def test_a_backlog_that_is_full(tmp_path: Path) -> None:
         refused = here.run("send", "-", "--retry-for", "1s", text=LARGE, check=False)
         assert refused.returncode != 0
         eventually(lambda: here.run("health", check=False).returncode == 1, "it is not healthy")
-        assert "wait for delivery to mixpanel; the limit is 1048576" in here.run("health", check=False).stdout
+        assert "wait for delivery to mixpanel; the limit is 1MiB" in here.run("health", check=False).stdout
         assert grpc_health(here) == NOT_SERVING
         assert here.stats()["storage"]["reason"] == "BACKLOG_FULL"
         assert "New records are refused" in here.run("stats").stdout
