@@ -107,7 +107,7 @@ class IngestService(AnalyticsServiceServicer):
             while requests := await self._arrived(inbox):
                 sequence = _check_order(requests, sequence)
                 yield await self._append_requests(requests)
-            if self._draining.is_set():
+            if self._draining.is_set():  # even if the client has sent its last: a stop looks the same from here
                 raise LogClosed("walbatch is shutting down; send what was not acknowledged on a new stream")
             if wrong := await reader:
                 raise wrong
@@ -211,16 +211,16 @@ class _ReadAhead:
 
 async def _read(
     requests: AsyncIterator[pb.IngestStreamRequest], inbox: Inbox, ahead: _ReadAhead
-) -> InvalidRecord | None:
+) -> InvalidRecord | Unavailable | None:
     """Move requests into the inbox, and None after the last one, or after the stream broke; return what was wrong."""
-    wrong = None
+    wrong: InvalidRecord | Unavailable | None = None
     try:
         async for request in requests:
             await inbox.put(request)
             ahead.read(request)
             await ahead.room(inbox)
-    except (grpc.aio.UsageError, grpc.RpcError):
-        pass  # nobody is there any more
+    except (grpc.aio.BaseError, grpc.RpcError):
+        wrong = LogClosed("the stream broke; send what was not acknowledged on a new one")
     except DecodeError:
         wrong = NOT_A_MESSAGE
     await inbox.put(None)

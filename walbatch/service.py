@@ -134,7 +134,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
             finally:
                 watchdog.start()
                 log.info("service.stopping", grace_s=settings.shutdown_grace)
-            await servers.stop(ingest, settings.shutdown_grace * RPC_SHARE)
+            await servers.stop(settings.shutdown_grace * RPC_SHARE)
             await _last_flush(outlets, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
         finally:
             await _cancel(flushing)
@@ -217,9 +217,10 @@ def _watchdog(grace_s: float) -> threading.Timer:
 class Servers:
     """Both ports, while they are open."""
 
-    def __init__(self, server: grpc.aio.Server, status: health.aio.HealthServicer) -> None:
+    def __init__(self, server: grpc.aio.Server, status: health.aio.HealthServicer, ingest: IngestService) -> None:
         self._server = server
         self._status = status
+        self._ingest = ingest
         self.ready = False
         self.grpc_address = ""
         self.admin_address = ""
@@ -240,11 +241,11 @@ class Servers:
         for name in ("", SERVICE):
             await self._status.set(name, status)
 
-    async def stop(self, ingest: IngestService, grace_s: float) -> None:
-        """Say that no more records are accepted, and let the calls under way end."""
+    async def stop(self, grace_s: float) -> None:
+        """Say that no more records are accepted, and let the calls under way end. A second time does nothing."""
         self.ready = False
         await self._status.enter_graceful_shutdown()
-        ingest.drain()
+        self._ingest.drain()
         await self._server.stop(grace_s)
 
 
@@ -254,7 +255,7 @@ async def _servers(
 ) -> AsyncIterator[Servers]:
     server = grpc.aio.server(interceptors=[Decoding()], options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
-    servers = Servers(server, status)
+    servers = Servers(server, status, ingest)
     add_AnalyticsServiceServicer_to_server(ingest, server)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if settings.grpc_reflection:
@@ -269,7 +270,7 @@ async def _servers(
                 await servers.start()
                 yield servers
             finally:
-                await server.stop(0)
+                await servers.stop(0)
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:

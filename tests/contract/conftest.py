@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import grpc
 import httpx
 import pytest
 from log_records import deliver, events, open_log
 from traces import secret_id
 
+from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
+from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_AnalyticsServiceServicer_to_server
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.mixpanel import FakeMixpanel
-from walbatch.wal import erasure
+from walbatch.wal import EventLog, erasure
 from walbatch.wal.sqlite import SqliteLog
+
+if TYPE_CHECKING:
+    from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceAsyncStub as Stub
 
 
 @pytest.fixture
@@ -79,3 +86,21 @@ async def http(fake: FakeMixpanel) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(fake.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(base_url="http://fake", transport=transport) as client:
         yield client
+
+
+@pytest.fixture
+def service(log: EventLog, clock: FakeClock) -> IngestService:
+    """The gRPC calls over the log of the test."""
+    return IngestService(log, clock)
+
+
+@pytest.fixture
+async def stub(service: IngestService) -> AsyncIterator[Stub]:
+    """A client of the service on a real port."""
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES)])
+    add_AnalyticsServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield AnalyticsServiceStub(channel)
+    await server.stop(0)

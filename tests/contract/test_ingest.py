@@ -2,111 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from calls import GatedLog, event, records, refusal, unpack
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2 as details
-from grpc_status import rpc_status
 
-from walbatch.batching import BatchPolicy
 from walbatch.errors import BacklogFull, CommitFailed, Unavailable
-from walbatch.event import Kind, Record
-from walbatch.ingest import MAX_RECORDS, TRANSPORT_MAX_BYTES, IngestService
+from walbatch.event import Kind
+from walbatch.ingest import MAX_RECORDS
 from walbatch.pb.analytics.v1 import service_pb2 as pb
-from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_AnalyticsServiceServicer_to_server
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Appended, Entry, Lane
-from walbatch.wal.memory import MemoryLog
 
 if TYPE_CHECKING:
     from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceAsyncStub as Stub
 
 
-class Log(MemoryLog):
-    """A log that can fail, or hold its answers back."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(["there"], clock)
-        self.durability = "fsynced"
-        self.error: Unavailable | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.calls = 0
-        self.called = asyncio.Event()
-
-    async def append(self, records: Sequence[Record]) -> list[Appended]:
-        """Append, when the test lets it."""
-        self.calls += 1
-        self.called.set()
-        await self.gate.wait()
-        if self.error:
-            raise self.error
-        return await super().append(records)
-
-    async def stored(self, kind: Kind = Kind.EVENT) -> list[Entry]:
-        """Hand out everything of a kind."""
-        return list((await self.fetch(Lane("there", kind), BatchPolicy().at_once())).entries)
-
-
 @pytest.fixture
-def log() -> Log:
-    """An empty log."""
-    return Log(FakeClock())
+def log(clock: FakeClock) -> GatedLog:
+    """An empty log that can be held back."""
+    return GatedLog(clock)
 
 
-@pytest.fixture
-def service(log: Log) -> IngestService:
-    """The service over the log."""
-    return IngestService(log, FakeClock())
-
-
-@pytest.fixture
-async def stub(service: IngestService) -> AsyncIterator[Stub]:
-    """A client of the service on a real port."""
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES)])
-    add_AnalyticsServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield AnalyticsServiceStub(channel)
-    await server.stop(0)
-
-
-def event(name: str = "Tick", **fields: Any) -> pb.Event:
-    """A small valid event."""
-    return pb.Event(name=name, distinct_id="u1", **fields)
-
-
-def records(*events: pb.Event) -> list[pb.Record]:
-    """Events as records."""
-    return [pb.Record(event=e) for e in events]
-
-
-async def refusal(call: Any) -> grpc.aio.AioRpcError:
-    """Return the error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
-
-
-def unpack(error: grpc.aio.AioRpcError, kind: type[Any]) -> Any:
-    """Return the one detail of a kind that an error carries."""
-    status = rpc_status.from_call(error)
-    found = []
-    for packed in status.details:
-        message = kind()
-        if packed.Unpack(message):
-            found.append(message)
-    (detail,) = found
-    return detail
-
-
-async def test_an_event_is_answered_with_its_id_and_durability(stub: Stub, log: Log) -> None:
+async def test_an_event_is_answered_with_its_id_and_durability(stub: Stub, log: GatedLog) -> None:
     """OK names the id that was given, says what OK stands for, and the event is in the log."""
     reply = await stub.TrackEvent(pb.TrackEventRequest(event=event(event_id="e-1", properties_json='{"n": 1}')))
     assert reply == pb.TrackEventResponse(event_id="e-1", durability=pb.DURABILITY_FSYNCED)
@@ -115,7 +37,7 @@ async def test_an_event_is_answered_with_its_id_and_durability(stub: Stub, log: 
     assert '"n":1' in entry.payload
 
 
-async def test_no_answer_before_the_log_has_it(stub: Stub, log: Log) -> None:
+async def test_no_answer_before_the_log_has_it(stub: Stub, log: GatedLog) -> None:
     """The call waits for the append, however long that takes."""
     log.gate.clear()
     call = stub.TrackEvent(pb.TrackEventRequest(event=event()))
@@ -125,7 +47,7 @@ async def test_no_answer_before_the_log_has_it(stub: Stub, log: Log) -> None:
     assert (await call).durability == pb.DURABILITY_FSYNCED
 
 
-async def test_a_repeated_id_is_a_duplicate(stub: Stub, log: Log) -> None:
+async def test_a_repeated_id_is_a_duplicate(stub: Stub, log: GatedLog) -> None:
     """The second call is OK as well, and says so."""
     request = pb.TrackEventRequest(event=event(event_id="e-1"))
     assert not (await stub.TrackEvent(request)).duplicate
@@ -133,7 +55,7 @@ async def test_a_repeated_id_is_a_duplicate(stub: Stub, log: Log) -> None:
     assert len(await log.stored()) == 1
 
 
-async def test_a_struct_says_the_same_as_json(stub: Stub, log: Log) -> None:
+async def test_a_struct_says_the_same_as_json(stub: Stub, log: GatedLog) -> None:
     """Both spellings of the properties give the same record."""
     struct = ParseDict({"a": 1, "b": 1.5, "c": [True, None, {"d": "x"}]}, Struct())
     json = '{"a": 1, "b": 1.5, "c": [true, null, {"d": "x"}]}'
@@ -149,7 +71,7 @@ async def test_a_struct_says_the_same_as_json(stub: Stub, log: Log) -> None:
         assert part in second.payload
 
 
-async def test_bad_input_names_the_field_and_the_reason(stub: Stub, log: Log) -> None:
+async def test_bad_input_names_the_field_and_the_reason(stub: Stub, log: GatedLog) -> None:
     """INVALID_ARGUMENT carries the field, a stable reason and a sentence, and nothing is stored."""
     error = await refusal(stub.TrackEvent(pb.TrackEventRequest(event=pb.Event(distinct_id="u1"))))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -160,7 +82,7 @@ async def test_bad_input_names_the_field_and_the_reason(stub: Stub, log: Log) ->
     assert log.calls == 0
 
 
-async def test_identify_stores_the_update_and_the_link_together(stub: Stub, log: Log) -> None:
+async def test_identify_stores_the_update_and_the_link_together(stub: Stub, log: GatedLog) -> None:
     """One call, one append: the profile update and the $identify event."""
     request = pb.IdentifyUserRequest(user_id="u1", anonymous_id="a1", traits_json='{"plan": "pro"}', event_id="i-1")
     reply = await stub.IdentifyUser(request)
@@ -179,7 +101,7 @@ async def test_identify_names_the_fields_of_its_own_request(stub: Stub) -> None:
     assert unpack(error, details.BadRequest).field_violations[0].field == "user_id"
 
 
-async def test_only_the_bad_records_of_a_batch_are_refused(stub: Stub, log: Log) -> None:
+async def test_only_the_bad_records_of_a_batch_are_refused(stub: Stub, log: GatedLog) -> None:
     """The others are stored, and each refusal has its index, field, reason and sentence."""
     reply = await stub.Ingest(
         pb.IngestRequest(
@@ -200,7 +122,7 @@ async def test_only_the_bad_records_of_a_batch_are_refused(stub: Stub, log: Log)
     assert len(await log.stored()) == 2
 
 
-async def test_every_kind_of_record_goes_to_its_lane(stub: Stub, log: Log) -> None:
+async def test_every_kind_of_record_goes_to_its_lane(stub: Stub, log: GatedLog) -> None:
     """Events and links, profile updates and group updates travel in one request."""
     plan = pb.Properties(json='{"plan": "pro"}')
     reply = await stub.Ingest(
@@ -222,7 +144,7 @@ async def test_every_kind_of_record_goes_to_its_lane(stub: Stub, log: Log) -> No
     assert found[Kind.GROUP][0].startswith('{"$group_key":"company","$group_id":"acme"')
 
 
-async def test_an_update_that_comes_again_is_a_duplicate(stub: Stub, log: Log) -> None:
+async def test_an_update_that_comes_again_is_a_duplicate(stub: Stub, log: GatedLog) -> None:
     """With or without a time of its own, an update with the same id is stored once."""
     for timed in (False, True):
         update = pb.ProfileUpdate(update_id=f"x{timed}", distinct_id="u1", add=pb.Properties(json='{"n": 1}'))
@@ -234,7 +156,7 @@ async def test_an_update_that_comes_again_is_a_duplicate(stub: Stub, log: Log) -
     assert len(await log.stored(Kind.PROFILE)) == 2
 
 
-async def test_what_would_change_on_the_way_is_refused(stub: Stub, log: Log) -> None:
+async def test_what_would_change_on_the_way_is_refused(stub: Stub, log: GatedLog) -> None:
     """Each way has a reason of its own, in the answer to the call that carried it."""
     texts = ['{"n": NaN}', '{"n": 18446744073709551616}', '{"n": "\\ud800"}', '{"$ignore": true}']
     sent = [event(properties_json=text) for text in texts]
@@ -255,7 +177,9 @@ async def test_an_empty_batch_is_a_success(stub: Stub) -> None:
     [lambda: records(*[event()] * (MAX_RECORDS + 1)), lambda: records(*[event(ip="x" * 30_000)] * 140)],
     ids=["too many records", "too many bytes"],
 )
-async def test_a_batch_too_large_says_to_split_it(stub: Stub, log: Log, make: Callable[[], list[pb.Record]]) -> None:
+async def test_a_batch_too_large_says_to_split_it(
+    stub: Stub, log: GatedLog, make: Callable[[], list[pb.Record]]
+) -> None:
     """Our own limit answers before the transport's, with the limits in the text."""
     error = await refusal(stub.Ingest(pb.IngestRequest(records=make())))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -272,7 +196,7 @@ async def test_a_batch_too_large_says_to_split_it(stub: Stub, log: Log, make: Ca
     ids=["a failed commit", "a full backlog"],
 )
 async def test_what_may_be_tried_again_says_when(
-    stub: Stub, log: Log, raised: Unavailable, code: grpc.StatusCode, retry_s: int
+    stub: Stub, log: GatedLog, raised: Unavailable, code: grpc.StatusCode, retry_s: int
 ) -> None:
     """The code and RetryInfo tell a client what to do; only the short wait is left to gRPC's own retry."""
     log.error = raised
@@ -289,82 +213,7 @@ async def test_what_may_be_tried_again_says_when(
         assert pushback == (None if code is grpc.StatusCode.RESOURCE_EXHAUSTED else "1000")
 
 
-async def test_a_stream_acknowledges_cumulatively_with_its_refusals(stub: Stub, log: Log) -> None:
-    """Every request is covered in the end, refusals say which request and record, and the counts add up."""
-
-    async def requests() -> AsyncIterator[pb.IngestStreamRequest]:
-        for sequence in range(1, 21):
-            yield pb.IngestStreamRequest(sequence=sequence, records=records(event(f"E{sequence}"), event("")))
-
-    replies = [reply async for reply in stub.IngestStream(requests())]
-    acked = [reply.acked_sequence for reply in replies]
-    assert acked == sorted(set(acked))
-    assert acked[-1] == 20
-    assert sum(reply.accepted_count for reply in replies) == 20
-    refused = [(r.sequence, r.rejection.index) for reply in replies for r in reply.rejections]
-    assert refused == [(sequence, 1) for sequence in range(1, 21)]
-    assert {reply.durability for reply in replies} == {pb.DURABILITY_FSYNCED}
-    assert len(await log.stored()) == 20
-
-
-async def test_requests_that_arrive_during_a_commit_share_the_next(service: IngestService, log: Log) -> None:
-    """One append and one answer for all of them."""
-    all_read = asyncio.Event()
-
-    async def requests() -> AsyncIterator[pb.IngestStreamRequest]:
-        yield pb.IngestStreamRequest(sequence=1, records=records(event()))
-        await log.called.wait()
-        for sequence in range(2, 11):
-            yield pb.IngestStreamRequest(sequence=sequence, records=records(event()))
-        all_read.set()
-
-    log.gate.clear()
-    stream: Any = service.IngestStream(requests(), None)  # type: ignore[arg-type]  # needed only to refuse
-    first = asyncio.ensure_future(anext(stream))
-    await all_read.wait()
-    log.gate.set()
-    assert [(await first).acked_sequence] + [reply.acked_sequence async for reply in stream] == [1, 10]
-    assert log.calls == 2
-
-
-async def test_a_stream_whose_numbers_do_not_rise_is_refused(stub: Stub, log: Log) -> None:
-    """What came before the wrong number is acknowledged, what came with it is not stored."""
-    call: Any = stub.IngestStream()
-    await call.write(pb.IngestStreamRequest(sequence=2, records=records(event("A"))))
-    assert (await call.read()).acked_sequence == 2
-    await call.write(pb.IngestStreamRequest(sequence=2, records=records(event("B"))))
-    error = await refusal(call.read())
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert unpack(error, details.ErrorInfo).reason == "OUT_OF_ORDER"
-    assert len(await log.stored()) == 1
-
-
-async def test_a_drain_ends_open_streams_after_what_they_were_acknowledged(
-    stub: Stub, log: Log, service: IngestService
-) -> None:
-    """A client that keeps its stream open is told to go on elsewhere."""
-    call: Any = stub.IngestStream()
-    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
-    assert (await call.read()).acked_sequence == 1
-    service.drain()
-    error = await refusal(call.read())
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert unpack(error, details.ErrorInfo).reason == "SHUTTING_DOWN"
-    assert len(await log.stored()) == 1
-
-
-async def test_a_cancelled_stream_leaves_nothing_running(stub: Stub, log: Log) -> None:
-    """The server goes on serving others after a client vanished in the middle of a stream."""
-    log.gate.clear()
-    call: Any = stub.IngestStream()
-    for sequence in range(1, 60):
-        await call.write(pb.IngestStreamRequest(sequence=sequence, records=records(event())))
-    call.cancel()
-    log.gate.set()
-    assert (await stub.TrackEvent(pb.TrackEventRequest(event=event()))).event_id
-
-
-async def test_late_records_of_an_erased_person_are_refused_alone(stub: Stub, log: Log) -> None:
+async def test_late_records_of_an_erased_person_are_refused_alone(stub: Stub, log: GatedLog) -> None:
     """With the reason ERASED: a unary call as a whole, in a batch or a stream just that record, by its index."""
     await log.bury(["gone"])
     late = pb.Event(name="Tick", distinct_id="u1", device_id="gone")
@@ -385,32 +234,3 @@ async def test_late_records_of_an_erased_person_are_refused_alone(stub: Stub, lo
     await stream.done_writing()
     assert [one.payload.split('"')[3] for one in await log.stored()] == ["a", "b", "c"]
     assert (await log.backlog()).accepted == 3
-
-
-async def test_a_request_of_a_stream_that_is_no_message_ends_it(stub: Stub, log: Log) -> None:
-    """What came before it is acknowledged; nobody waits for what cannot be read."""
-    call: Any = stub.IngestStream()
-    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
-    assert (await call.read()).acked_sequence == 1
-    call._request_serializer = bytes
-    await call.write(b"\xff\xff\xff")
-    error = await refusal(call.read())
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert unpack(error, details.ErrorInfo).reason == "NOT_A_MESSAGE"
-
-
-async def test_a_cancelled_stream_leaves_no_task_behind(stub: Stub, service: IngestService) -> None:
-    """Neither what read it nor what waited for its next request goes on, and nothing counts as read ahead."""
-    before = asyncio.all_tasks()
-    call: Any = stub.IngestStream()
-    await call.write(pb.IngestStreamRequest(sequence=1, records=records(event("A"))))
-    assert (await call.read()).acked_sequence == 1
-    ours = {"_read", "Queue.get", "Event.wait"}  # the others are gRPC's own
-    made: set[asyncio.Task[Any]] = set()
-    while len(made) < 3:  # the answer may be read before the stream waits for its next request
-        await asyncio.sleep(0)
-        made = {task for task in asyncio.all_tasks() - before if getattr(task.get_coro(), "__qualname__", "") in ours}
-    call.cancel()
-    _, left = await asyncio.wait(made, timeout=10)
-    assert not left
-    assert service._ahead._bytes == 0

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
 
+import grpc
 import pytest
+from calls import Caller, Ended
 
+from walbatch.clock import SystemClock
 from walbatch.errors import CorruptLog
-from walbatch.service import StopSignal, first_cause, until_stopped
+from walbatch.ingest import IngestService
+from walbatch.pb.analytics.v1 import service_pb2 as pb
+from walbatch.service import StopSignal, _servers, first_cause, until_stopped
+from walbatch.settings import Settings
+from walbatch.testing.clock import FakeClock
+from walbatch.wal.memory import MemoryLog
+from walbatch.wal.sqlite import SqliteLog
 
 
 async def raises(error: BaseException) -> None:
@@ -18,6 +30,12 @@ async def raises(error: BaseException) -> None:
 async def for_ever() -> None:
     """A task that does what it should."""
     await asyncio.Event().wait()
+
+
+async def nothing() -> AsyncIterator[pb.IngestStreamRequest]:
+    """A client that ends its stream at once, or one that cannot be read any more: it looks the same."""
+    return
+    yield
 
 
 async def test_a_broken_log_is_raised_out_of_the_groups_around_it() -> None:
@@ -47,6 +65,20 @@ async def test_a_stop_signal_ends_the_wait() -> None:
     await until_stopped(stop, [], task)
     assert not task.done()
     task.cancel()
+
+
+async def test_streams_are_drained_however_the_service_ends(tmp_path: Path) -> None:
+    """To a stream a stop without grace looks as if the client had sent its last: it must know better than to say OK."""
+    settings = Settings(data_dir=tmp_path, grpc_listen="127.0.0.1:0", admin_listen="127.0.0.1:0", destination="stdout")
+    clock = FakeClock()
+    log = MemoryLog(["there"], clock)
+    ingest = IngestService(log, clock)
+    with pytest.raises(CorruptLog):
+        async with _servers(settings, cast(SqliteLog, log), ingest, cast(SystemClock, clock)):
+            raise CorruptLog("damaged")
+    with pytest.raises(Ended) as ended:
+        await anext(ingest.IngestStream(nothing(), cast(Any, Caller())))
+    assert ended.value.args == (grpc.StatusCode.UNAVAILABLE,)
 
 
 def test_no_error_has_no_cause() -> None:
