@@ -25,7 +25,7 @@ from walbatch.wal import ORDERED, Batch, Lane, LaneBacklog, Settlement
 from walbatch.wal.driver import Connection
 from walbatch.wal.files import DATABASE_FILE, wal_file
 from walbatch.wal.memory import DEAD, HELD, IN_FLIGHT, PENDING, RESOLVED, SENT, MemoryLog
-from walbatch.wal.recent import RecentIds
+from walbatch.wal.recent import RecentIds, key_of
 from walbatch.wal.sqlite import SqliteLog
 
 DESTINATIONS = ["there", "elsewhere"]
@@ -106,9 +106,8 @@ class LogModel(RuleBasedStateMachine):
         self.spec._recent = RecentIds()
         for offset, record in enumerate(self.spec._records, 1):
             if record.replay_of is None and offset not in self.purged | self.erased:
-                self.spec._recent.remember(
-                    record.event_id, record.name, record.distinct_id, record.time_ms, Offset(offset)
-                )
+                key = key_of(record.event_id, record.name, record.distinct_id)
+                self.spec._recent.remember(key, record.time_ms, Offset(offset))
 
     def append_both(self, records: Sequence[Record]) -> None:
         """Append to both; offsets and duplicates are the same."""

@@ -49,7 +49,11 @@ async def running(commits: GroupCommit[int, str]) -> AsyncIterator[asyncio.Task[
 
 def submit(commits: GroupCommit[int, str], *writes: int) -> list[asyncio.Task[str]]:
     """Submit each write from a caller of its own."""
-    return [asyncio.create_task(commits.submit(write)) for write in writes]
+
+    async def caller(write: int) -> str:
+        return await commits.submit(write)
+
+    return [asyncio.create_task(caller(write)) for write in writes]
 
 
 async def settle_down() -> None:

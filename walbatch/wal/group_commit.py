@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from walbatch.clock import Clock
 from walbatch.errors import CommitFailed, LogClosed, Unavailable
@@ -27,6 +27,14 @@ LINGER_S = 0.002
 empty handler, 0.75 without lingering; with 10 callers a fixed wait of this length halved the rate, hence the rule."""
 
 _CLOSED = "walbatch is shutting down; send this again to another instance, or after the restart"
+
+
+class Waiting(NamedTuple, Generic[W, R]):
+    """A write, what it weighs, and where its caller waits for the result."""
+
+    write: W
+    weight: int
+    future: asyncio.Future[R]
 
 
 class GroupCommit(Generic[W, R]):
@@ -50,7 +58,7 @@ class GroupCommit(Generic[W, R]):
         self._weigh = weigh
         self._max_weight = max_weight
         self._linger_s = linger_s
-        self._waiting: list[tuple[W, asyncio.Future[R]]] = []
+        self._waiting: list[Waiting[W, R]] = []
         self.waiting_weight = 0
         """What was submitted and is not stored yet, the group under way included."""
         self._arrived = asyncio.Event()
@@ -58,8 +66,8 @@ class GroupCommit(Generic[W, R]):
         self._expected = 1
         self._closing = False
 
-    async def submit(self, write: W) -> R:
-        """Store a write with the next group and return its result.
+    def submit(self, write: W) -> asyncio.Future[R]:
+        """Store a write with the next group; the future has its result, or raises why there is none.
 
         Raises:
             LogClosed: `close` was called before; nothing was stored.
@@ -67,12 +75,13 @@ class GroupCommit(Generic[W, R]):
         if self._closing:
             raise LogClosed(_CLOSED)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((write, future))
-        self.waiting_weight += self._weigh(write)
+        weight = self._weigh(write)
+        self._waiting.append(Waiting(write, weight, future))
+        self.waiting_weight += weight
         self._arrived.set()
         if len(self._waiting) >= self._expected:
             self._enough.set()
-        return await future
+        return future
 
     def close(self) -> None:
         """Refuse what comes from now on. What was submitted is still committed; `run` then returns."""
@@ -95,10 +104,10 @@ class GroupCommit(Generic[W, R]):
             self.close()
             _fail(self._waiting, LogClosed(_CLOSED))
 
-    def _take(self) -> list[tuple[W, asyncio.Future[R]]]:
+    def _take(self) -> list[Waiting[W, R]]:
         weight = count = 0
         while count < len(self._waiting) and (count == 0 or weight < self._max_weight):
-            weight += self._weigh(self._waiting[count][0])
+            weight += self._waiting[count].weight
             count += 1
         group, self._waiting = self._waiting[:count], self._waiting[count:]
         self._expected = max(count, 1)
@@ -107,10 +116,10 @@ class GroupCommit(Generic[W, R]):
             self._arrived.clear()
         return group
 
-    async def _store(self, group: Sequence[tuple[W, asyncio.Future[R]]]) -> None:
-        answers: list[tuple[tuple[W, asyncio.Future[R]], R | Unavailable]]
+    async def _store(self, group: Sequence[Waiting[W, R]]) -> None:
+        answers: list[tuple[Waiting[W, R], R | Unavailable]]
         try:
-            results = await self._commit([write for write, _ in group])
+            results = await self._commit([one.write for one in group])
             answers = list(zip(group, results, strict=True))
         except Unavailable as error:
             _fail(group, error)
@@ -118,7 +127,8 @@ class GroupCommit(Generic[W, R]):
             _fail(group, CommitFailed("the log stopped while this was being stored; send it again"))
             raise
         else:
-            for (_, future), result in answers:
+            for one, result in answers:
+                future = one.future
                 if future.done():  # its caller was cancelled
                     continue
                 if isinstance(result, Unavailable):
@@ -126,10 +136,10 @@ class GroupCommit(Generic[W, R]):
                 else:
                     future.set_result(result)
         finally:
-            self.waiting_weight -= sum(self._weigh(write) for write, _ in group)
+            self.waiting_weight -= sum(one.weight for one in group)
 
 
-def _fail(group: Sequence[tuple[W, asyncio.Future[R]]], error: Unavailable) -> None:
-    for _, future in group:
-        if not future.done():
-            future.set_exception(error)
+def _fail(group: Sequence[Waiting[W, R]], error: Unavailable) -> None:
+    for one in group:
+        if not one.future.done():
+            one.future.set_exception(error)

@@ -18,7 +18,7 @@ from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
 from walbatch.routing import Router
 from walbatch.wal import ORDERED, Appended, Backlog, Batch, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
-from walbatch.wal.recent import RecentIds
+from walbatch.wal.recent import RecentIds, key_of
 from walbatch.wal.tombstones import KEY_BYTES, Tombstones
 
 PENDING, IN_FLIGHT, SENT, DEAD, HELD, RESOLVED, ERASED = range(7)
@@ -78,14 +78,15 @@ class MemoryLog:
         return left
 
     def _append(self, record: Record) -> Appended:
-        known = self._recent.find(record)
+        key = key_of(record.event_id, record.name, record.distinct_id)
+        known = self._recent.find(key, record)
         if known is not None:
             return Appended(known, duplicate=True)
         self._records.append(record)
         offset = Offset(len(self._records))
         self._waiting_since_s[offset] = self._clock.monotonic_s()
         if record.replay_of is None:
-            self._recent.remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+            self._recent.remember(key, record.time_ms, offset)
         route = self._router.destinations(record)
         for lane, status in self._status.items():
             if lane.kind is record.kind and (route is None or lane.destination in route):

@@ -88,9 +88,9 @@ class Progress:
         if done.offsets:
             self.last = done.offsets[-1]
         remember = self.recent.remember
-        for record, offset in zip(done.records, done.offsets, strict=True):
+        for key, record, offset in zip(done.keys, done.records, done.offsets, strict=True):
             if record.replay_of is None:
-                remember(record.event_id, record.name, record.distinct_id, record.time_ms, offset)
+                remember(key, record.time_ms, offset)
         for (kind, route), sizes in done.tallies.items():
             count, size = len(sizes), sum(sizes)
             for name in self._owed_to(route):

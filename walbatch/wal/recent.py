@@ -12,6 +12,17 @@ WINDOW = 50_000
 same `$insert_id`, and Mixpanel deduplicates it."""
 
 
+Key = tuple[EventId, int]
+
+
+def key_of(event_id: EventId, name: str, distinct_id: str) -> Key:
+    """Return what makes a record the same as another one, but for its time.
+
+    A hash in place of two texts halves the window's memory. A collision needs the same id as well.
+    """
+    return event_id, hash((name, distinct_id))
+
+
 class RecentIds:
     """Finds the earlier copy of a record. It knows only what is durable: `remember` is called after the commit.
 
@@ -21,11 +32,11 @@ class RecentIds:
 
     def __init__(self, window: int = WINDOW) -> None:
         self.window = window
-        self._known: OrderedDict[tuple[EventId, int], tuple[int, Offset]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[int, Offset]] = OrderedDict()
 
-    def find(self, record: Record) -> Offset | None:
-        """Return where the record already is, or None. A replay is a repetition on purpose: never found."""
-        known = self._known.get(_key(record.event_id, record.name, record.distinct_id))
+    def find(self, key: Key, record: Record) -> Offset | None:
+        """Return where the record of this key already is, or None. A replay is a repetition on purpose: never found."""
+        known = self._known.get(key)
         if known is None or record.replay_of is not None:
             return None
         time_ms, offset = known
@@ -36,15 +47,10 @@ class RecentIds:
         for key in [key for key, (_, offset) in self._known.items() if offset in offsets]:
             del self._known[key]
 
-    def remember(self, event_id: EventId, name: str, distinct_id: str, time_ms: int, offset: Offset) -> None:
+    def remember(self, key: Key, time_ms: int, offset: Offset) -> None:
         """Add a stored record, and forget the oldest beyond the window."""
-        key = _key(event_id, name, distinct_id)
-        self._known[key] = (time_ms, offset)
-        self._known.move_to_end(key)
-        if len(self._known) > self.window:
-            self._known.popitem(last=False)
-
-
-def _key(event_id: EventId, name: str, distinct_id: str) -> tuple[EventId, int]:
-    # A hash in place of two texts halves the window's memory. A collision needs the same id as well.
-    return event_id, hash((name, distinct_id))
+        known = self._known
+        known[key] = (time_ms, offset)
+        known.move_to_end(key)
+        if len(known) > self.window:
+            known.popitem(last=False)

@@ -60,6 +60,7 @@ from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
 from walbatch.wal.scrub import Scrubber
 from walbatch.wal.transaction import (
+    ROW_BYTES,
     Answer,
     Blank,
     Bury,
@@ -82,9 +83,6 @@ MAX_GROUP_BYTES = 12 * 1024 * 1024
 
 LONG_S = 1.0
 """A question that has taken so long may be what keeps the write-ahead log from being trimmed; a shorter one is not."""
-
-_ROW_BYTES = 256
-"""What a row takes besides its payload, in memory and on disk, roughly."""
 
 
 class SqliteLog:
@@ -193,7 +191,7 @@ class SqliteLog:
             if (refusal := self.refusal(record)) is not None:
                 raise refusal
         self._admission.check(self._commits.waiting_weight)
-        return cast(list[Appended], await self._commits.submit(records))
+        return cast(list[Appended], await self._commits.submit([*records]))
 
     def refusal(self, record: Record) -> InvalidRecord | None:
         """See `EventLog.refusal`."""
@@ -360,7 +358,7 @@ class SqliteLog:
                 self._admission.reserve.release()
         # What was delivered must be noted even now; what is new can wait.
         full = DiskFull("the disk is full; nothing was stored")
-        rest = [write for write in writes if not isinstance(write, Sequence)]
+        rest = [write for write in writes if not isinstance(write, list)]
         try:
             answers = iter(await self._transact(rest) if rest else ())
         except DiskFull:
@@ -368,7 +366,7 @@ class SqliteLog:
                 raise
             self._admission.reserve.release()
             answers = iter(await self._transact(rest))
-        return [full if isinstance(write, Sequence) else next(answers) for write in writes]
+        return [full if isinstance(write, list) else next(answers) for write in writes]
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
         transaction = Planner(self._progress.recent, self._progress.states, self._router).plan(writes)
@@ -376,8 +374,7 @@ class SqliteLog:
             self._erasures += 1
             self._no_erasure.clear()
         try:
-            weight = sum(map(_weight, writes))
-            await self._disk.transact(weight, transaction.run, self._lanes, self._bits)
+            await self._disk.transact(transaction.weight, transaction.run, self._lanes, self._bits)
         except Unavailable as error:
             if transaction.records and await self._ask(self._reader, store.last_offset) > self._progress.last:
                 raise StorageFailed(
@@ -394,4 +391,4 @@ class SqliteLog:
 
 
 def _weight(write: Write) -> int:
-    return sum(len(record.payload) + _ROW_BYTES for record in write) if isinstance(write, Sequence) else _ROW_BYTES
+    return sum(len(record.payload) + ROW_BYTES for record in write) if isinstance(write, list) else ROW_BYTES

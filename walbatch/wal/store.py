@@ -21,7 +21,7 @@ from walbatch.retry import Condition, State
 from walbatch.wal import Backlog, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement, dead_letters
 from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import LaneState, Position, Run, Span
-from walbatch.wal.recent import RecentIds
+from walbatch.wal.recent import RecentIds, key_of
 
 BLANK = "(erased)"
 """What stands in place of a text of a destination that named an erased person."""
@@ -372,4 +372,4 @@ def load_recent(connection: Connection, recent: RecentIds) -> None:
     ).fetchall()
     for seq, kind, event_id, payload in reversed(rows):
         name, distinct_id, time_ms = described(Kind(kind), orjson.loads(payload))
-        recent.remember(EventId(event_id), name, distinct_id, time_ms, Offset(seq))
+        recent.remember(key_of(EventId(event_id), name, distinct_id), time_ms, Offset(seq))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +17,11 @@ from walbatch.wal.driver import Connection
 from walbatch.wal.erasure import Found, Quote
 from walbatch.wal.lanes import LaneState, Run, runs
 from walbatch.wal.purge import Purged, purge
-from walbatch.wal.recent import RecentIds
+from walbatch.wal.recent import Key, RecentIds, key_of
 from walbatch.wal.tombstones import Tombstone
+
+ROW_BYTES = 256
+"""What a row takes besides its payload, in memory and on disk, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Erased(NamedTuple):
     in_flight: Sequence[Offset]
 
 
-Write = Sequence[Record] | Settlement | Purge | Discard | Intent | Chore | Bury | Erase | Blank
+Rarer = Settlement | Purge | Discard | Intent | Chore | Bury | Erase | Blank
+Write = list[Record] | Rarer
 Answer = list[Appended] | Purged | int | Erased | None
 """What a write is answered: where its records are, what was deleted, how many were closed, or nothing."""
 
@@ -90,9 +95,11 @@ class Transaction:
     """Several writes as one. What is found out while it runs, such as `offsets`, is known after it, by position."""
 
     records: list[Record] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    """What each record is recognised by."""
     routes: list[store.Route] = field(default_factory=list)
     """Whom each record is for."""
-    tallies: dict[tuple[Kind, store.Route], list[int]] = field(default_factory=dict)
+    tallies: dict[tuple[Kind, store.Route], list[int]] = field(default_factory=lambda: defaultdict(list))
     """The bytes of the records, by kind and route."""
     settlements: list[tuple[Settlement, list[Run], int]] = field(default_factory=list)
     """Each with its runs, and the watermark of its lane after it."""
@@ -110,6 +117,11 @@ class Transaction:
     erased: list[Found] = field(default_factory=list)
     answers: list[Callable[[], Answer]] = field(default_factory=list)
     """What each write is answered, by position; to be called once it has run."""
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes the rows of its records take."""
+        return len(self.records) * ROW_BYTES + sum(map(sum, self.tallies.values()))
 
     def run(self, connection: Connection, lanes: Iterable[Lane], bits: Mapping[str, int]) -> None:
         """Store everything or nothing. After an error from COMMIT itself it is unknown which."""
@@ -160,35 +172,35 @@ class Planner:
 
     def plan(self, writes: Iterable[Write]) -> Transaction:
         """Return the transaction of these writes, to be called once."""
-        planned = self._planned
         for write in writes:
-            match write:
-                case Settlement():
-                    self._settle(write)
-                    planned.answers.append(lambda: None)
-                case Purge():
-                    planned.answers.append(partial(self._purged, len(planned.purges)))
-                    planned.purges.append(write)
-                case Intent():
-                    planned.intents.append(write)
-                    planned.answers.append(lambda: None)
-                case Discard():
-                    planned.answers.append(partial(self._discarded, len(planned.discards)))
-                    planned.discards.append(write)
-                case Chore():
-                    planned.answers.append(partial(self._done, len(planned.chores)))
-                    planned.chores.append(write)
-                case Bury():
-                    planned.burials.append(write)
-                    planned.answers.append(lambda: None)
-                case Erase():
-                    planned.answers.append(self._erase(write))
-                case Blank():
-                    planned.blanks.append(write)
-                    planned.answers.append(lambda: None)
-                case _:
-                    planned.answers.append(self._append(write))
-        return planned
+            answer = self._append(write) if isinstance(write, list) else self._note(write)
+            self._planned.answers.append(answer)
+        return self._planned
+
+    def _note(self, write: Rarer) -> Callable[[], Answer]:
+        """Plan anything but new records, and return what answers it."""
+        planned = self._planned
+        match write:
+            case Settlement():
+                self._settle(write)
+            case Intent():
+                planned.intents.append(write)
+            case Bury():
+                planned.burials.append(write)
+            case Blank():
+                planned.blanks.append(write)
+            case Purge():
+                planned.purges.append(write)
+                return partial(self._purged, len(planned.purges) - 1)
+            case Discard():
+                planned.discards.append(write)
+                return partial(self._discarded, len(planned.discards) - 1)
+            case Chore():
+                planned.chores.append(write)
+                return partial(self._done, len(planned.chores) - 1)
+            case Erase():
+                return self._erase(write)
+        return lambda: None
 
     def _done(self, position: int) -> int:
         return self._planned.done[position]
@@ -220,19 +232,22 @@ class Planner:
 
     def _place(self, record: Record) -> tuple[Offset | None, int, bool]:
         """Return where a record is or will be: its offset if it is stored, else its position in the transaction."""
-        stored = self._recent.find(record)
+        key = key_of(record.event_id, record.name, record.distinct_id)
+        stored = self._recent.find(key, record)
         if stored is not None:
             return stored, 0, True
-        twin = self._seen.find(record)
+        twin = self._seen.find(key, record)
         if twin is not None:
             return None, twin, True
-        position = Offset(len(self._planned.records))
-        self._planned.records.append(record)
+        planned = self._planned
+        position = Offset(len(planned.records))
+        planned.records.append(record)
+        planned.keys.append(key)
         route = self._router.destinations(record)
-        self._planned.routes.append(route)
-        self._planned.tallies.setdefault((record.kind, route), []).append(byte_length(record.payload))
+        planned.routes.append(route)
+        planned.tallies[record.kind, route].append(byte_length(record.payload))
         if record.replay_of is None:  # a copy may be for one destination only, so it stands for nothing else
-            self._seen.remember(record.event_id, record.name, record.distinct_id, record.time_ms, position)
+            self._seen.remember(key, record.time_ms, position)
         return None, position, False
 
     def _settle(self, settlement: Settlement) -> None:
