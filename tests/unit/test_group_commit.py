@@ -12,7 +12,7 @@ from scripted_disk import Disk
 
 from walbatch.errors import BacklogFull, CommitFailed, LogClosed, StorageFailed, Unavailable
 from walbatch.testing.clock import FakeClock
-from walbatch.wal.group_commit import LINGER_S, GroupCommit
+from walbatch.wal.group_commit import LINGER_S, MAX_LINGER_S, GroupCommit
 
 
 @pytest.fixture
@@ -56,14 +56,20 @@ def submit(commits: GroupCommit[int, str], *writes: int) -> list[asyncio.Task[st
     return [asyncio.create_task(caller(write)) for write in writes]
 
 
+async def nobody_else_comes(clock: FakeClock) -> None:
+    """Let the wait for company end."""
+    await clock.sleeper()
+    await clock.advance(LINGER_S)
+
+
 async def settle_down() -> None:
     """Let every task run until it waits for something."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def behind(commits: GroupCommit[int, str], disk: Disk, *writes: int) -> list[asyncio.Task[str]]:
-    """Submit a group while a commit of the single write 0 runs, so that it is taken as one; end that commit."""
+async def behind(commits: GroupCommit[int, str], disk: Disk, clock: FakeClock, *writes: int) -> list[asyncio.Task[str]]:
+    """Submit a group while a commit of the single write 0 runs, whose caller does not come back; end that commit."""
     disk.hold()
     first = submit(commits, 0)
     await disk.began.wait()
@@ -71,6 +77,7 @@ async def behind(commits: GroupCommit[int, str], disk: Disk, *writes: int) -> li
     await settle_down()
     disk.may_end.set()
     assert await asyncio.gather(*first) == ["stored 0"]
+    await nobody_else_comes(clock)
     return tasks
 
 
@@ -81,9 +88,9 @@ async def test_a_lone_caller_never_waits(commits: GroupCommit[int, str], disk: D
     assert disk.groups == [[0], [1], [2], [3], [4]]
 
 
-async def test_one_commit_for_all_that_wait(commits: GroupCommit[int, str], disk: Disk) -> None:
+async def test_one_commit_for_all_that_wait(commits: GroupCommit[int, str], disk: Disk, clock: FakeClock) -> None:
     """What arrives during a commit shares the next one, and each caller gets its own result."""
-    tasks = await behind(commits, disk, *range(1, 65))
+    tasks = await behind(commits, disk, clock, *range(1, 65))
     assert await asyncio.gather(*tasks) == [f"stored {n}" for n in range(1, 65)]
     assert disk.groups == [[0], list(range(1, 65))]
 
@@ -101,11 +108,13 @@ async def test_nobody_is_answered_before_the_commit_has_returned(
     await asyncio.gather(*tasks)
 
 
-async def test_a_commit_that_fails_answers_every_waiter(commits: GroupCommit[int, str], disk: Disk) -> None:
+async def test_a_commit_that_fails_answers_every_waiter(
+    commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
+) -> None:
     """Each caller of the group gets the error itself, and the next group works."""
     error = CommitFailed("the disk said no")
     disk.errors = [None, error]
-    tasks = await behind(commits, disk, 1, 2, 3)
+    tasks = await behind(commits, disk, clock, 1, 2, 3)
     assert await asyncio.gather(*tasks, return_exceptions=True) == [error] * 3
     later = submit(commits, 4, 5, 6)
     assert await asyncio.gather(*later) == ["stored 4", "stored 5", "stored 6"]
@@ -124,7 +133,9 @@ async def test_whatever_means_later_ends_nothing(
     assert await commits.submit(2) == "stored 2"
 
 
-async def test_a_failed_group_does_not_touch_those_who_came_later(commits: GroupCommit[int, str], disk: Disk) -> None:
+async def test_a_failed_group_does_not_touch_those_who_came_later(
+    commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
+) -> None:
     """Who arrives while a commit fails belongs to the next one."""
     disk.hold()
     doomed = submit(commits, 1)
@@ -135,10 +146,13 @@ async def test_a_failed_group_does_not_touch_those_who_came_later(commits: Group
     disk.may_end.set()
     with pytest.raises(CommitFailed):
         await doomed[0]
+    await nobody_else_comes(clock)
     assert await later[0] == "stored 2"
 
 
-async def test_a_cancelled_caller_does_not_cancel_the_commit(commits: GroupCommit[int, str], disk: Disk) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_commit(
+    commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
+) -> None:
     """Whether the commit has begun or not, what was submitted is stored, and the others are answered."""
     disk.hold()
     running_ones = submit(commits, 1, 2)
@@ -150,6 +164,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_commit(commits: GroupCommi
     await settle_down()
     disk.may_end.set()
     assert await running_ones[1] == "stored 2"
+    await nobody_else_comes(clock)
     assert await waiting_ones[1] == "stored 4"
     assert disk.stored == [1, 2, 3, 4]
     assert running_ones[0].cancelled()
@@ -190,7 +205,7 @@ async def test_close_commits_what_was_submitted_then_refuses(disk: Disk, clock: 
 
 async def test_close_ends_a_linger(commits: GroupCommit[int, str], disk: Disk, clock: FakeClock) -> None:
     """A shutdown does not wait for company."""
-    await asyncio.gather(*await behind(commits, disk, 1, 2, 3))
+    await asyncio.gather(*await behind(commits, disk, clock, 1, 2, 3))
     tasks = submit(commits, 4)
     await clock.sleeper()
     commits.close()
@@ -222,7 +237,7 @@ async def test_a_group_waits_for_as_many_as_last_time(
     commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
 ) -> None:
     """After a group of three the next one begins with the third arrival, without the clock moving."""
-    await asyncio.gather(*await behind(commits, disk, 1, 2, 3))
+    await asyncio.gather(*await behind(commits, disk, clock, 1, 2, 3))
     tasks = submit(commits, 4)
     await clock.sleeper()
     tasks += submit(commits, 5)
@@ -233,34 +248,52 @@ async def test_a_group_waits_for_as_many_as_last_time(
     assert disk.groups[2:] == [[4, 5, 6]]
 
 
-async def test_a_group_waits_at_most_two_milliseconds(
+async def test_company_that_does_not_come_is_waited_for_once(
     commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
 ) -> None:
-    """Company that does not come is waited for once, shortly; a caller that stays alone waits no more."""
-    await asyncio.gather(*await behind(commits, disk, 1, 2, 3))
+    """Shortly; and a caller that stays alone waits no more."""
+    await asyncio.gather(*await behind(commits, disk, clock, 1, 2, 3))
     (task,) = submit(commits, 4)
-    assert await clock.sleeper() == LINGER_S == 0.002
-    await clock.advance(0.001)
+    assert await clock.sleeper() == LINGER_S
+    await clock.advance(LINGER_S / 2)
     assert not task.done()
-    await clock.advance(0.001)
+    await clock.advance(LINGER_S / 2)
     assert await task == "stored 4"
     assert await commits.submit(5) == "stored 5"
+
+
+async def test_it_waits_as_long_as_somebody_comes_but_not_for_ever(
+    commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
+) -> None:
+    """One caller in each step, of a hundred who were answered: the group begins without the rest."""
+    await asyncio.gather(*await behind(commits, disk, clock, *range(1, 101)))
+    began_s = clock.monotonic_s()
+    tasks = submit(commits, 101)
+    while not tasks[0].done():
+        await clock.sleeper()
+        tasks += submit(commits, 101 + len(tasks))
+        await clock.advance(LINGER_S)
+    assert clock.monotonic_s() - began_s == pytest.approx(MAX_LINGER_S)
+    assert len(disk.groups[2]) == MAX_LINGER_S / LINGER_S + 1
 
 
 async def test_those_who_came_during_the_commit_count_as_company(
     commits: GroupCommit[int, str], disk: Disk, clock: FakeClock
 ) -> None:
-    """A group that is complete when the commit returns begins at once."""
-    await asyncio.gather(*await behind(commits, disk, 1, 2))
+    """The next group is complete once those who were answered are back as well."""
+    await asyncio.gather(*await behind(commits, disk, clock, 1, 2))
     disk.hold()
     tasks = submit(commits, 3, 4)
     await disk.began.wait()
-    tasks += submit(commits, 5, 6)
+    later = submit(commits, 5, 6)
     await settle_down()
+    before_s = clock.monotonic_s()
     disk.may_end.set()
     await asyncio.gather(*tasks)
-    assert disk.groups[2:] == [[3, 4], [5, 6]]
-    assert clock.monotonic_s() == 0
+    later += submit(commits, 7, 8)
+    await asyncio.gather(*later)
+    assert disk.groups[2:] == [[3, 4], [5, 6, 7, 8]]
+    assert clock.monotonic_s() == before_s
 
 
 async def test_a_heavy_group_is_split_and_nothing_is_lost(disk: Disk, clock: FakeClock) -> None:
