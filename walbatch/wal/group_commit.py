@@ -6,7 +6,7 @@ One loop takes everything that waits, commits it as one, and answers every calle
 While a commit runs the next group gathers, so the group grows with the load by itself. On top of that it lingers: with
 many callers in a closed loop the group that forms during a commit is only a part of them. Those who were answered come
 back, and those who came meanwhile are there: so it waits for as many as both together, for as long as somebody comes
-within each `linger_s`, and at most `MAX_LINGER_S`. A lone caller never waits.
+within each `LINGER_S`, and at most `MAX_LINGER_S`. A lone caller never waits.
 
 A caller that is cancelled gets no answer; what it submitted is committed all the same.
 """
@@ -54,13 +54,11 @@ class GroupCommit(Generic[W, R]):
         *,
         weigh: Callable[[W], int] = lambda _: 1,
         max_weight: int = 20_000,
-        linger_s: float = LINGER_S,
     ) -> None:
         self._commit = commit
         self._clock = clock
         self._weigh = weigh
         self._max_weight = max_weight
-        self._linger_s = linger_s
         self._waiting: list[Waiting[W, R]] = []
         self.waiting_weight = 0
         """What was submitted and is not stored yet, the group under way included."""
@@ -114,7 +112,7 @@ class GroupCommit(Generic[W, R]):
         before = 0
         while before < len(self._waiting) < self._expected and not self._closing:
             before = len(self._waiting)
-            if await self._clock.wait(self._enough, self._linger_s) or self._clock.monotonic_s() >= until_s:
+            if await self._clock.wait(self._enough, LINGER_S) or self._clock.monotonic_s() >= until_s:
                 return
 
     def _take(self) -> list[Waiting[W, R]]:
