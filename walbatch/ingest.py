@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -61,14 +62,17 @@ class IngestService(AnalyticsServiceServicer):
 
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         """Append one event."""
+        message = request.event
         try:
-            record = wire.event(request.event, self._clock.wall_ms())
-            (appended,) = await self._log.append([record])
+            record, appended = await self._log.append_one(partial(self._event, message), message.ByteSize())
         except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
         return pb.TrackEventResponse(
             event_id=record.event_id, duplicate=appended.duplicate, durability=self._durability
         )
+
+    def _event(self, message: pb.Event) -> Record:
+        return wire.event(message, self._clock.wall_ms())
 
     async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:
         """Append a profile update and, if asked for, an identity link: both or none."""

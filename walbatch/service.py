@@ -55,6 +55,10 @@ RPC_SHARE = 0.2
 FLUSH_SHARE = 0.8
 """Share of the grace after which the last flush is cut off; the rest is for the checkpoint."""
 
+GC_THRESHOLD = 5000
+"""New objects that may be left over until Python looks for cycles among them. With its default of 700, which 64 calls
+under way exceed, those were looked through again and again. What a call leaves in a cycle, inside of gRPC, is small."""
+
 SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 
 GRPC_OPTIONS: list[tuple[str, int]] = [
@@ -120,6 +124,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         )
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
         flushing = asyncio.create_task(outlets.run(), name="delivery")
+        gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what is there by now stays: no need to look for cycles in it again and again
         try:
             log.info(

@@ -150,7 +150,7 @@ class Life:
             case Purge():
                 ledger.purge_tried()
                 return lambda _answer: None
-            case Sequence():
+            case list():
                 ledger.attempted |= {record.event_id: record.payload for record in write}
                 return lambda answer: self._appended(write, answer)
             case _:

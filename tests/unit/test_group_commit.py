@@ -298,9 +298,8 @@ async def test_those_who_came_during_the_commit_count_as_company(
 
 async def test_a_heavy_group_is_split_and_nothing_is_lost(disk: Disk, clock: FakeClock) -> None:
     """No group is heavier than allowed by more than its last write, and all are stored in order."""
-    commits = GroupCommit(disk.commit, clock, weigh=lambda write: write, max_weight=10)
-    tasks = submit(commits, 4, 4, 4, 4, 25, 1, 1)
-    await settle_down()
+    commits = GroupCommit(disk.commit, clock, max_weight=10)
+    tasks = [commits.submit(weight, weight) for weight in (4, 4, 4, 4, 25, 1, 1)]
     async with running(commits):
         while not all(task.done() for task in tasks):
             await clock.advance(LINGER_S)

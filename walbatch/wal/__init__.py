@@ -14,7 +14,7 @@ destination has its own progress, and one that is down delays no other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -148,6 +148,18 @@ class EventLog(Protocol):
             BacklogFull: nothing was stored; try again later.
             LogClosed: nothing was stored; the process is ending.
             InvalidRecord: one of them is refused, see `refusal`; nothing was stored.
+        """
+        ...
+
+    async def append_one(self, make: Callable[[], Record], size: int) -> tuple[Record, Appended]:
+        """Store the one record that `make` returns, like `append`; return it, and where it is.
+
+        `make` is called when the record's group is about to be stored, one right after the other: in between calls of
+        other code the processor's caches have forgotten it, and it takes four times as long. Until then the log
+        keeps about `size` bytes.
+
+        Raises:
+            What `append` and `make` raise. An error of `make` is no other caller's.
         """
         ...
 

@@ -43,21 +43,19 @@ class Waiting(NamedTuple, Generic[W, R]):
 class GroupCommit(Generic[W, R]):
     """Gathers writes into groups. `commit` stores one group and returns a result for each write, by position.
 
-    A result that is an `Unavailable` is raised for the caller of that write. If `commit` itself raises, the error goes
-    to every caller of that group, and the next group is tried afresh.
+    A result that is an exception is raised for the caller of that write. If `commit` itself raises, the error goes to
+    every caller of that group, and the next group is tried afresh.
     """
 
     def __init__(
         self,
-        commit: Callable[[Sequence[W]], Awaitable[Sequence[R | Unavailable]]],
+        commit: Callable[[Sequence[W]], Awaitable[Sequence[R | Exception]]],
         clock: Clock,
         *,
-        weigh: Callable[[W], int] = lambda _: 1,
         max_weight: int = 20_000,
     ) -> None:
         self._commit = commit
         self._clock = clock
-        self._weigh = weigh
         self._max_weight = max_weight
         self._waiting: list[Waiting[W, R]] = []
         self.waiting_weight = 0
@@ -67,8 +65,10 @@ class GroupCommit(Generic[W, R]):
         self._expected = 1
         self._closing = False
 
-    def submit(self, write: W) -> asyncio.Future[R]:
+    def submit(self, write: W, weight: int = 1) -> asyncio.Future[R]:
         """Store a write with the next group; the future has its result, or raises why there is none.
+
+        A group takes writes until they weigh `max_weight`.
 
         Raises:
             LogClosed: `close` was called before; nothing was stored.
@@ -76,11 +76,12 @@ class GroupCommit(Generic[W, R]):
         if self._closing:
             raise LogClosed(_CLOSED)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        weight = self._weigh(write)
         self._waiting.append(Waiting(write, weight, future))
         self.waiting_weight += weight
-        self._arrived.set()
-        if len(self._waiting) >= self._expected:
+        count = len(self._waiting)
+        if count == 1:
+            self._arrived.set()
+        if count >= self._expected:
             self._enough.set()
         return future
 
@@ -126,7 +127,7 @@ class GroupCommit(Generic[W, R]):
         return group
 
     async def _store(self, group: Sequence[Waiting[W, R]]) -> None:
-        answers: list[tuple[Waiting[W, R], R | Unavailable]]
+        answers: list[tuple[Waiting[W, R], R | Exception]]
         try:
             results = await self._commit([one.write for one in group])
             answers = list(zip(group, results, strict=True))
@@ -140,7 +141,7 @@ class GroupCommit(Generic[W, R]):
                 future = one.future
                 if future.done():  # its caller was cancelled
                     continue
-                if isinstance(result, Unavailable):
+                if isinstance(result, Exception):
                     future.set_exception(result)
                 else:
                     future.set_result(result)

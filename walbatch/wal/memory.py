@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 from walbatch.batching import BatchPolicy, Turns, byte_length
@@ -57,6 +57,13 @@ class MemoryLog:
         appended = [self._append(record) for record in records]
         self._changed.set()
         return appended
+
+    async def append_one(self, make: Callable[[], Record], size: int) -> tuple[Record, Appended]:
+        """See `EventLog.append_one`."""
+        del size  # nothing waits here
+        record = make()
+        (appended,) = await self.append([record])
+        return record, appended
 
     def refusal(self, record: Record) -> InvalidRecord | None:
         """See `EventLog.refusal`."""

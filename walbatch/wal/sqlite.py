@@ -66,11 +66,13 @@ from walbatch.wal.transaction import (
     Bury,
     Chore,
     Discard,
+    Draft,
     Erase,
     Erased,
     Intent,
     Planner,
     Purge,
+    Rarer,
     Write,
 )
 
@@ -80,6 +82,9 @@ T = TypeVar("T")
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Of one transaction: 20,000 events of a usual size."""
+
+_NEW = (Draft, list)
+"""What new records are submitted as; everything else goes on while they are refused."""
 
 LONG_S = 1.0
 """A question that has taken so long may be what keeps the write-ahead log from being trimmed; a shorter one is not."""
@@ -116,7 +121,7 @@ class SqliteLog:
         self._no_erasure.set()
         self._erasures = 0
         self._question_since_s: float | None = None
-        self._commits = GroupCommit[Write, Answer](self._commit, clock, weigh=_weight, max_weight=MAX_GROUP_BYTES)
+        self._commits = GroupCommit[Write, Answer](self._commit, clock, max_weight=MAX_GROUP_BYTES)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -191,7 +196,16 @@ class SqliteLog:
             if (refusal := self.refusal(record)) is not None:
                 raise refusal
         self._admission.check(self._commits.waiting_weight)
-        return cast(list[Appended], await self._commits.submit([*records]))
+        weight = sum(len(record.payload) + ROW_BYTES for record in records)
+        return cast(list[Appended], await self._commits.submit([*records], weight))
+
+    async def append_one(self, make: Callable[[], Record], size: int) -> tuple[Record, Appended]:
+        """See `EventLog.append_one`."""
+        self._admission.check(self._commits.waiting_weight)
+        return cast(tuple[Record, Appended], await self._commits.submit(Draft(make), size + ROW_BYTES))
+
+    async def _submit(self, write: Rarer) -> Answer:
+        return await self._commits.submit(write, ROW_BYTES)
 
     def refusal(self, record: Record) -> InvalidRecord | None:
         """See `EventLog.refusal`."""
@@ -228,11 +242,11 @@ class SqliteLog:
 
     async def intend(self, batch: Batch) -> None:
         """See `EventLog.intend`."""
-        await self._commits.submit(Intent(batch))
+        await self._submit(Intent(batch))
 
     async def settle(self, settlement: Settlement) -> None:
         """See `EventLog.settle`."""
-        await self._commits.submit(settlement)
+        await self._submit(settlement)
 
     async def purge(self, before_ms: int, size: int) -> int:
         """Delete the records that are settled everywhere and were received before a time; return how many.
@@ -241,7 +255,7 @@ class SqliteLog:
         """
         deleted = after = 0
         while True:
-            done = cast(Purged, await self._commits.submit(Purge(before_ms, after, size)))
+            done = cast(Purged, await self._submit(Purge(before_ms, after, size)))
             deleted += done.deleted
             if done.through is None:
                 return deleted
@@ -249,7 +263,7 @@ class SqliteLog:
 
     async def discard(self, destination: str, offsets: Sequence[Offset]) -> int:
         """Close the open dead letters of these records at one destination, for good; return how many there were."""
-        return cast(int, await self._commits.submit(Discard(destination, offsets, self._clock.wall_ms())))
+        return cast(int, await self._submit(Discard(destination, offsets, self._clock.wall_ms())))
 
     async def vacuum(self) -> int:
         """Give pages that purges have emptied back to the file system, a few at a time; return how many.
@@ -257,7 +271,7 @@ class SqliteLog:
         As many are kept as the log will soon use again.
         """
         given = 0
-        while pages := cast(int, await self._commits.submit(Chore(upkeep.vacuum))):
+        while pages := cast(int, await self._submit(Chore(upkeep.vacuum))):
             given += pages
         return given
 
@@ -272,7 +286,7 @@ class SqliteLog:
         commit failed, or is long ago. What it finds is told by `refusing` and `broken`.
         """
         try:
-            await self._disk.tend(lambda: self._commits.submit(Chore(store.touch)))
+            await self._disk.tend(lambda: self._submit(Chore(store.touch)))
         except Unavailable as error:
             log.debug("log.tend_failed", error=str(error))
         since_s = self._question_since_s
@@ -286,7 +300,7 @@ class SqliteLog:
         """
         # In memory first: what was let through until now was submitted before, and is stored before.
         stones = self._tombstones.add(people, self._clock.wall_ms())
-        await self._commits.submit(Bury(stones))
+        await self._submit(Bury(stones))
         return self._progress.last
 
     async def erase(self, offsets: Sequence[Offset]) -> Erased:
@@ -294,7 +308,7 @@ class SqliteLog:
 
         What is in flight is left, and named in the answer: try again once it is settled.
         """
-        erased = cast(Erased, await self._commits.submit(Erase(offsets)))
+        erased = cast(Erased, await self._submit(Erase(offsets)))
         for lane in self._progress.states.keys() & erased.found.lanes.keys():
             await self._tidy(lane, erased.found.lanes[lane].pending)
         return erased
@@ -312,7 +326,7 @@ class SqliteLog:
 
     async def blank(self, quotes: Sequence[erasure.Quote]) -> None:
         """Replace texts of destinations that name an erased person."""
-        await self._commits.submit(Blank(quotes))
+        await self._submit(Blank(quotes))
 
     async def scrub(self) -> bool:
         """Leave nothing in the files but what is stored. Reads all of the database.
@@ -349,7 +363,7 @@ class SqliteLog:
         """Return what is free on the disk."""
         return self._admission.free_bytes()
 
-    async def _commit(self, writes: Sequence[Write]) -> Sequence[Answer | Unavailable]:
+    async def _commit(self, writes: Sequence[Write]) -> Sequence[Answer]:
         if not self._admission.disk_full:
             try:
                 return await self._transact(writes)
@@ -358,7 +372,7 @@ class SqliteLog:
                 self._admission.reserve.release()
         # What was delivered must be noted even now; what is new can wait.
         full = DiskFull("the disk is full; nothing was stored")
-        rest = [write for write in writes if not isinstance(write, list)]
+        rest = [write for write in writes if not isinstance(write, _NEW)]
         try:
             answers = iter(await self._transact(rest) if rest else ())
         except DiskFull:
@@ -366,10 +380,10 @@ class SqliteLog:
                 raise
             self._admission.reserve.release()
             answers = iter(await self._transact(rest))
-        return [full if isinstance(write, list) else next(answers) for write in writes]
+        return [full if isinstance(write, _NEW) else next(answers) for write in writes]
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
-        transaction = Planner(self._progress.recent, self._progress.states, self._router).plan(writes)
+        transaction = Planner(self._progress.recent, self._progress.states, self._router, self.refusal).plan(writes)
         if transaction.erasures:  # no fetch may hand out what is being deleted
             self._erasures += 1
             self._no_erasure.clear()
@@ -384,11 +398,7 @@ class SqliteLog:
         finally:
             self._no_erasure.set()
         self._progress.follow(transaction)
-        return [answer() for answer in transaction.answers]
+        return transaction.answers
 
     async def _ask(self, connection: Threaded, query: Callable[..., T], *args: Any) -> T:
         return await ask(self.path, connection, query, *args)
-
-
-def _weight(write: Write) -> int:
-    return sum(len(record.payload) + ROW_BYTES for record in write) if isinstance(write, list) else ROW_BYTES

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from walbatch.batching import byte_length
+from walbatch.errors import InvalidRecord
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
 from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, erasure, intents, store
@@ -84,10 +85,16 @@ class Erased(NamedTuple):
     in_flight: Sequence[Offset]
 
 
+class Draft(NamedTuple):
+    """A record that is made when its group is planned, one right after the other."""
+
+    make: Callable[[], Record]
+
+
 Rarer = Settlement | Purge | Discard | Intent | Chore | Bury | Erase | Blank
-Write = list[Record] | Rarer
-Answer = list[Appended] | Purged | int | Erased | None
-"""What a write is answered: where its records are, what was deleted, how many were closed, or nothing."""
+Write = Draft | list[Record] | Rarer
+Answer = tuple[Record, Appended] | list[Appended] | Purged | int | Erased | Exception | None
+"""What a write is answered: where its records are, what was deleted, how many were closed, what was wrong, nothing."""
 
 
 @dataclass(slots=True)
@@ -115,8 +122,14 @@ class Transaction:
     done: list[int] = field(default_factory=list)
     discarded: list[int] = field(default_factory=list)
     erased: list[Found] = field(default_factory=list)
-    answers: list[Callable[[], Answer]] = field(default_factory=list)
-    """What each write is answered, by position; to be called once it has run."""
+    answering: list[Callable[[Transaction], Answer]] = field(default_factory=list)
+    """What finds the answer of each write in here, by position. None of them refers to a transaction: in a cycle, all
+    records of it would stay in memory until Python's garbage collector looks for cycles."""
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Return what each write is answered, by position. Only once it has run."""
+        return [find(self) for find in self.answering]
 
     @property
     def weight(self) -> int:
@@ -158,11 +171,39 @@ def _discard(connection: Connection, discard: Discard) -> int:
     return sum(closed)
 
 
+Place = tuple[Offset | None, int, bool]
+"""Where a record is or will be: its offset if it is stored, else its position in the transaction; and whether it is a
+duplicate."""
+
+
+def _appended(places: Sequence[Place], done: Transaction) -> list[Appended]:
+    offsets = done.offsets
+    return [
+        Appended(offsets[position] if stored is None else stored, duplicate) for stored, position, duplicate in places
+    ]
+
+
+def _appended_one(record: Record, place: Place, done: Transaction) -> tuple[Record, Appended]:
+    stored, position, duplicate = place
+    return record, Appended(done.offsets[position] if stored is None else stored, duplicate)
+
+
+def _failed(error: Exception, _: Transaction) -> Exception:
+    return error
+
+
 class Planner:
     """Turns the writes of one group into a transaction, by what is durable at this moment. Changes nothing else."""
 
-    def __init__(self, recent: RecentIds, states: Mapping[Lane, LaneState], router: Router) -> None:
+    def __init__(
+        self,
+        recent: RecentIds,
+        states: Mapping[Lane, LaneState],
+        router: Router,
+        refusal: Callable[[Record], InvalidRecord | None],
+    ) -> None:
         self._recent = recent
+        self._refusal = refusal
         self._router = router
         self._states = states
         self._seen = RecentIds()  # of this group; the offsets in it are positions in the transaction's records
@@ -173,12 +214,18 @@ class Planner:
     def plan(self, writes: Iterable[Write]) -> Transaction:
         """Return the transaction of these writes, to be called once."""
         for write in writes:
-            answer = self._append(write) if isinstance(write, list) else self._note(write)
-            self._planned.answers.append(answer)
+            match write:
+                case Draft():
+                    answering = self._make(write)
+                case list():
+                    answering = self._append(write)
+                case _:
+                    answering = self._note(write)
+            self._planned.answering.append(answering)
         return self._planned
 
-    def _note(self, write: Rarer) -> Callable[[], Answer]:
-        """Plan anything but new records, and return what answers it."""
+    def _note(self, write: Rarer) -> Callable[[Transaction], Answer]:
+        """Plan anything but new records, and return what finds its answer."""
         planned = self._planned
         match write:
             case Settlement():
@@ -190,48 +237,41 @@ class Planner:
             case Blank():
                 planned.blanks.append(write)
             case Purge():
+                position = len(planned.purges)
                 planned.purges.append(write)
-                return partial(self._purged, len(planned.purges) - 1)
+                return lambda done: done.purged[position]
             case Discard():
+                position = len(planned.discards)
                 planned.discards.append(write)
-                return partial(self._discarded, len(planned.discards) - 1)
+                return lambda done: done.discarded[position]
             case Chore():
+                position = len(planned.chores)
                 planned.chores.append(write)
-                return partial(self._done, len(planned.chores) - 1)
+                return lambda done: done.done[position]
             case Erase():
                 return self._erase(write)
-        return lambda: None
+        return lambda _: None
 
-    def _done(self, position: int) -> int:
-        return self._planned.done[position]
-
-    def _purged(self, position: int) -> Purged:
-        return self._planned.purged[position]
-
-    def _discarded(self, position: int) -> int:
-        return self._planned.discarded[position]
-
-    def _erase(self, write: Erase) -> Callable[[], Erased]:
+    def _erase(self, write: Erase) -> Callable[[Transaction], Erased]:
         in_flight = frozenset(chain.from_iterable(state.in_flight for state in self._states.values()))
         position = len(self._planned.erasures)
         self._planned.erasures.append([offset for offset in write.offsets if offset not in in_flight])
         left = [offset for offset in write.offsets if offset in in_flight]
-        return lambda: Erased(self._planned.erased[position], left)
+        return lambda done: Erased(done.erased[position], left)
 
-    def _append(self, records: Sequence[Record]) -> Callable[[], list[Appended]]:
-        places = [self._place(record) for record in records]
+    def _make(self, draft: Draft) -> Callable[[Transaction], Answer]:
+        try:
+            record = draft.make()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is this caller's: the others are stored
+            return partial(_failed, error)
+        if (refusal := self._refusal(record)) is not None:
+            return partial(_failed, refusal)
+        return partial(_appended_one, record, self._place(record))
 
-        def answer() -> list[Appended]:
-            offsets = self._planned.offsets
-            return [
-                Appended(offsets[position] if stored is None else stored, duplicate)
-                for stored, position, duplicate in places
-            ]
+    def _append(self, records: Sequence[Record]) -> Callable[[Transaction], list[Appended]]:
+        return partial(_appended, [self._place(record) for record in records])
 
-        return answer
-
-    def _place(self, record: Record) -> tuple[Offset | None, int, bool]:
-        """Return where a record is or will be: its offset if it is stored, else its position in the transaction."""
+    def _place(self, record: Record) -> Place:
         key = key_of(record.event_id, record.name, record.distinct_id)
         stored = self._recent.find(key, record)
         if stored is not None:
