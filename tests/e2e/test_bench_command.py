@@ -58,7 +58,7 @@ def test_a_sentence_and_a_table(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("WALBATCH_BATCH_SIZE=none\n")
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = bench(tmp_path, "--dir", "disk", "--seconds", SECONDS, flush_interval="never")
+    done = bench(tmp_path, "--dir", "disk", "--seconds", SECONDS, retention="never")
     assert (done.returncode, done.stderr) == (0, "")
     sentence = " ".join(done.stdout.split())
     assert re.match(r"64 callers: [\d,]+ events/s, each acknowledged once fsynced \(p99 [\d.,]+ ms\);", sentence)
@@ -83,8 +83,12 @@ def test_it_can_be_ended_at_any_time(tmp_path: Path, moment: str, number: signal
     try:
         eventually(lambda: list(disk.glob(f"*/{moment}")) or program.process.poll() is not None, "it got there")
         started = children(program.process.pid)
-        program.signal(number)
-        program.signal(number)
+
+        def ended() -> bool:
+            program.signal(number)
+            return program.process.poll() is not None
+
+        eventually(ended, "it ended, however impatient somebody is")
         assert program.wait() == code
     finally:
         program.process.kill()

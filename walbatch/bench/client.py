@@ -20,6 +20,8 @@ from walbatch.bench.samples import BATCH, MANY, ONE, SERVICE, streamed
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 
 WARM_UP_S = 0.5
+LEAST = 2
+"""Answers that a figure takes: a load on a disk that hangs for a moment goes on until it has them."""
 
 OPTIONS = [("grpc.enable_http_proxy", 0)]
 """A proxy for web pages does not lead to this server."""
@@ -50,7 +52,7 @@ async def closed_loop(channel: grpc.aio.Channel, mode: str, in_flight: int, seco
 
     async def work() -> None:
         nonlocal calls, refused
-        while (started := time.perf_counter()) < end:
+        while (started := time.perf_counter()) < end or len(latencies) < LEAST:
             answer = await answered(call, request)
             if answer is None:
                 refused += 1
@@ -70,39 +72,34 @@ async def stream(channel: grpc.aio.Channel, seconds: float) -> dict[str, Any]:
     """Send as fast as flow control allows, and count what is acknowledged."""
     begin = time.perf_counter() + WARM_UP_S
     end = begin + seconds
+    acked_at: list[tuple[float, int]] = []
+    said: set[pb.Durability] = set()
     sent = 0
 
     async def requests() -> AsyncIterator[bytes]:
         nonlocal sent
-        while time.perf_counter() < end:
+        while time.perf_counter() < end or len(acked_at) < LEAST:
             sent += 1
             yield streamed(sent)
 
     call: grpc.aio.StreamStreamMultiCallable[bytes, pb.IngestStreamResponse] = channel.stream_stream(
         f"/{SERVICE}/IngestStream", response_deserializer=pb.IngestStreamResponse.FromString
     )
-    answers = [(time.perf_counter(), answer) async for answer in call(requests())]
-    acked_at = [(at_s, answer.acked_sequence) for at_s, answer in answers if at_s >= begin]
-    enough(acked_at)
+    async for answer in call(requests()):
+        said.add(answer.durability)
+        if (at_s := time.perf_counter()) >= begin:
+            acked_at.append((at_s, answer.acked_sequence))
     (first_s, first), (last_s, last) = acked_at[0], acked_at[-1]
     if last != sent:
         sys.exit(f"{sent} requests were sent, {last} acknowledged")
     rate = (last - first) * BATCH / (last_s - first_s)
-    said = {answer.durability for _, answer in answers}
     return {"events": sent * BATCH, "events_per_s": rate, "durability": names(said)}
 
 
 def cuts(latencies: list[float]) -> dict[str, float]:
     """Return the two percentiles of interest."""
-    enough(latencies)
     found = statistics.quantiles(latencies, n=100)
     return {"p50_ms": found[49] * 1000, "p99_ms": found[98] * 1000}
-
-
-def enough(answers: list[Any]) -> None:
-    """End with a word for the person where there is too little to say anything of."""
-    if len(answers) < 2:  # noqa: PLR2004  what an interval takes
-        sys.exit("fewer than 2 calls were answered: measure for longer")
 
 
 def names(durabilities: set[pb.Durability]) -> str:

@@ -106,7 +106,7 @@ def _measure(scratch: Path, seconds: float, progress: Progress) -> Figures:
     probe = Fdatasync.of(*looks)
     return Figures(
         disk=probe,
-        warnings=tuple(disk.warnings(scratch, probe)),
+        warnings=tuple(disk.warnings(scratch.parent, probe)),
         acknowledged_means=acknowledged_means,
         one=one,
         many=many,

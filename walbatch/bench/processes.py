@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,13 +30,16 @@ PYTHON = (sys.executable, "-P", "-m")
 WALBATCH = (*PYTHON, "walbatch.cli")
 DEADLINE_S = 600.0
 STOP_S = 60.0
+_ENDS = {0, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGINT}
+"""Of a process that did what it was asked for, or was ended with the command."""
 
 
 class Child:
     """A process; its `line` is the next one that it prints."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
-        self.command = command
+        self.command = shlex.join(command)
+        self._is_told = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self.started_s = time.perf_counter()
         try:
@@ -72,7 +76,7 @@ class Child:
         finally:
             self.process.kill()
             self.process.wait()
-            if self.process.returncode not in {0, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGINT}:
+            if not self._is_told and self.process.returncode not in _ENDS:
                 sys.stderr.write(f"{self._ended()}\n")
             self._errors.close()
             if self.process.stdout:
@@ -92,7 +96,7 @@ class Child:
         try:
             text: str = self.process.communicate(timeout=DEADLINE_S)[0]
         except subprocess.TimeoutExpired as error:
-            raise MeasurementFailed(f"{self.command!r} did not end within {DEADLINE_S:g} s") from error
+            raise MeasurementFailed(f"{self.command} did not end within {DEADLINE_S:g} s") from error
         self.check()
         return text
 
@@ -101,11 +105,12 @@ class Child:
         """Return the next line of its output."""
         text = self.process.stdout.readline().strip() if self.process.stdout else ""
         if not text:
-            raise MeasurementFailed(f"{self.command!r} printed nothing\n{self._stderr()}")
+            raise MeasurementFailed(f"{self.command} printed nothing\n{self._stderr()}")
         return text
 
     def _ended(self) -> str:
-        return f"{self.command!r} ended with {self.process.returncode}\n{self._stderr()}".rstrip()
+        self._is_told = True
+        return f"{self.command} ended with {self.process.returncode}\n{self._stderr()}".rstrip()
 
     def _stderr(self) -> str:
         self._errors.seek(0)
@@ -213,7 +218,7 @@ def told(address: str, path: str, process: Child) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(get(address, path)[1])
     except (OSError, HTTPException, ValueError) as error:
         process.check()
-        raise MeasurementFailed(f"{process.command!r} does not answer: {error}") from error
+        raise MeasurementFailed(f"{process.command} does not answer: {error}") from error
     return document
 
 
@@ -233,7 +238,7 @@ def until(condition: Callable[[], bool], process: Child) -> None:
             return
         process.check()
         threading.Event().wait(0.01)
-    raise MeasurementFailed(f"{process.command!r} was waited for, {DEADLINE_S:g} s")
+    raise MeasurementFailed(f"{process.command} was waited for, {DEADLINE_S:g} s")
 
 
 def output(command: Sequence[str], env: dict[str, str] | None = None) -> str:

@@ -18,6 +18,7 @@ from walbatch.wal.driver import SQLITE_VERSION
 WIDTH = 80
 FSYNCED = "DURABILITY_FSYNCED"
 PRECISE_BELOW = 10.0
+MICROSECONDS_BELOW_MS = 0.1
 
 
 def document(found: Figures, directory: str, seconds: float) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _rate(per_s: float) -> str:
 
 
 def _ms(ms: float) -> str:
-    return f"{_times(ms)} ms"
+    return f"{_times(ms)} ms" if ms >= MICROSECONDS_BELOW_MS else f"{ms * 1000:.0f} us"
 
 
 def _times(number: float) -> str:
