@@ -10,12 +10,14 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from fill import fill
 from loads import Checked
 from plan import Plan
 from results import Row, compared, in_turn, limited
-from samples import BATCH
-from servers import WALBATCH, Sink, Walbatch, output, refused_port, until
+from servers import Walbatch, refused_port
+
+from walbatch.bench.fill import fill
+from walbatch.bench.processes import WALBATCH, Sink, output, until
+from walbatch.bench.samples import BATCH
 
 CALLERS = 8
 RSS_MIB = 150.0
@@ -66,7 +68,7 @@ def _answers(plan: Plan, few: Walbatch, many: Walbatch) -> Iterator[Row]:
 
 def _stats_s(server: Walbatch) -> float:
     started = time.perf_counter()
-    output([WALBATCH, "stats", "--json"], server.env)
+    output([*WALBATCH, "stats", "--json"], server.env)
     return time.perf_counter() - started
 
 

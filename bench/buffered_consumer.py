@@ -9,7 +9,8 @@ import sys
 import time
 
 from mixpanel import BufferedConsumer, Mixpanel
-from samples import PROPERTIES
+
+from walbatch.bench.samples import PROPERTIES
 
 
 def main(port: int, events: int) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from fill import fill
 from plan import Plan
 from results import Row, compared, in_turn, missing
-from servers import HERE, PYTHON, Child, Sink, Walbatch, output
+from servers import HERE, PYTHON, Walbatch
+
+from walbatch.bench.fill import fill
+from walbatch.bench.processes import Child, Sink, output
 
 NPM = HERE.parent / "build" / "bench-npm"
 NODE = shutil.which("node")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
-from fill import fill
-from loads import BY, Checked, Load, python, unary
-from plan import Plan, fdatasync_ms
+from loads import BY, Checked, unary
+from plan import Plan
 from results import Row, compared, limited
-from samples import BATCH
-from servers import HERE, PYTHON, Sink, Walbatch, empty_server, output
+from servers import HERE, PYTHON, Walbatch, empty_server
+
+from walbatch.bench.disk import Fdatasync, fdatasync
+from walbatch.bench.fill import fill
+from walbatch.bench.loads import Load, python
+from walbatch.bench.plain_sqlite import rows_per_s
+from walbatch.bench.processes import Sink, output
+from walbatch.bench.samples import BATCH
 
 CALLERS = 8
 """Calls of Ingest under way at once."""
@@ -70,7 +75,7 @@ def _latency(plan: Plan, server: Checked, ceiling: str) -> Row:
     allowed: list[float] = []
     for _ in range(plan.rounds):
         empty = unary(ceiling, plan.scratch, plan.seconds, connections=1, in_flight=1)
-        allowed.append(empty.p50_ms + 2 * fdatasync_ms(plan.scratch))
+        allowed.append(empty.p50_ms + 2 * Fdatasync.of(fdatasync(plan.scratch)).p50_ms)
         ours.append(server.unary().p50_ms)
         server.server.settle()
     return compared(
@@ -89,11 +94,8 @@ def _batches(plan: Plan, server: Checked) -> Iterator[Row]:
     plain: list[float] = []
     streamed: list[float] = []
     group = CALLERS * BATCH
-    for number in range(plan.rounds):
-        database = plan.scratch / f"plain-{number}.db"
-        command = [PYTHON, str(HERE / "plain_sqlite.py"), str(database), str(group), str(plan.seconds)]
-        plain.append(float(output(command)))
-        _remove(database)
+    for _ in range(plan.rounds):
+        plain.append(rows_per_s(plan.scratch, group, plan.seconds))
         ours.append(server.python("batch", CALLERS).events_per_s)
         server.server.settle()
         streamed.append(server.python("stream", 1).events_per_s)
@@ -108,11 +110,6 @@ def _batches(plan: Plan, server: Checked) -> Iterator[Row]:
     yield compared(f"IngestStream, {BATCH} events a request", streamed, ours, name="Ingest", at_least=1.0)
 
 
-def _remove(database: Path) -> None:
-    for name in (database.name, f"{database.name}-wal", f"{database.name}-shm"):
-        database.with_name(name).unlink(missing_ok=True)
-
-
 def _paced(plan: Plan) -> Row:
     """Latency at half of the rate that saturates, while a backlog goes out: one server and one backlog a round."""
     ratios: list[float] = []
@@ -122,7 +119,7 @@ def _paced(plan: Plan) -> Row:
         fill(directory, plan.beside_drain)
         with Sink() as sink, Walbatch(directory, sink.port) as server:
             half = round(_saturating(plan, server) / 2)
-            load = python(server.address, "paced", half, plan.seconds)
+            load = _at_rate(server.address, half, plan.seconds)
             left = server.stats()["pending"]
         shutil.rmtree(directory)
         ratios.append(load.p99_ms / load.p50_ms)
@@ -132,6 +129,10 @@ def _paced(plan: Plan) -> Row:
             f" by {load.late_ms:.1f} ms, {left:,} still pending at the end{refused and f', {refused}'}"
         )
     return limited("TrackEvent at half the rate, beside a drain: p99 / p50", ratios, "", at_most=5.0, note=notes)
+
+
+def _at_rate(address: str, per_s: int, seconds: float) -> Load:
+    return Load(**json.loads(output([PYTHON, str(HERE / "paced.py"), address, str(per_s), str(seconds)])))
 
 
 def _saturating(plan: Plan, server: Walbatch) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 
-from grpc_load import WARM_UP_S
-from samples import ONE, SERVICE
-from servers import HERE, PYTHON, Walbatch, output
+from walbatch.bench import loads
+from walbatch.bench.client import WARM_UP_S
+from walbatch.bench.loads import Load, python
+from walbatch.bench.processes import Walbatch, output
+from walbatch.bench.samples import ONE, SERVICE
 
 REFUSED = -1
 """h2load's status of a stream that was reset."""
@@ -18,19 +18,6 @@ REFUSED = -1
 H2LOAD = shutil.which("h2load")
 BY = "" if H2LOAD else "load by our Python client, as h2load is not installed: bench/tools.sh"
 """What a row has to tell of its load."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a load measured. Of the `events` some were before the measurement, to warm up."""
-
-    events: int
-    events_per_s: float = 0.0
-    p50_ms: float = 0.0
-    p99_ms: float = 0.0
-    late_ms: float = 0.0
-    refused: int = 0
-    """Calls whose stream was reset. Clients of gRPC try each of those once more by themselves, h2load does not."""
 
 
 def unary(address: str, scratch: Path, seconds: float, *, connections: int, in_flight: int) -> Load:
@@ -61,35 +48,15 @@ def _read(log: Path) -> Load:
     return Load(len(rows), rate, cuts[49] / 1000, cuts[98] / 1000, refused=len(every) - len(rows))
 
 
-def python(address: str, mode: str, in_flight: int, seconds: float) -> Load:
-    """Run our own client."""
-    return Load(**json.loads(output([PYTHON, str(HERE / "grpc_load.py"), address, mode, str(in_flight), str(seconds)])))
-
-
-class Checked:
-    """Loads on a walbatch server, whose own counter must have what was answered. Ends with nothing pending."""
+class Checked(loads.Checked):
+    """Loads on a walbatch server, by h2load as well."""
 
     def __init__(self, server: Walbatch, scratch: Path, seconds: float) -> None:
-        self.server = server
+        super().__init__(server, seconds)
         self._scratch = scratch
-        self._seconds = seconds
 
     def unary(self, *, connections: int = 1, in_flight: int = 1) -> Load:
         """See `unary`."""
-        before = self._accepted()
-        load = unary(self.server.address, self._scratch, self._seconds, connections=connections, in_flight=in_flight)
-        return self._check(load, before)
-
-    def python(self, mode: str, in_flight: int) -> Load:
-        """See `python`."""
-        before = self._accepted()
-        return self._check(python(self.server.address, mode, in_flight, self._seconds), before)
-
-    def _accepted(self) -> int:
-        return int(self.server.stats()["accepted"])
-
-    def _check(self, load: Load, before: int) -> Load:
-        accepted = self._accepted() - before
-        if accepted < load.events:
-            raise RuntimeError(f"{load.events} events were answered, and the server accepted {accepted}")
-        return load
+        address = self.server.address
+        shape = {"connections": connections, "in_flight": in_flight}
+        return self.checked(lambda: unary(address, self._scratch, self._seconds, **shape))

@@ -12,8 +12,10 @@ from pathlib import Path
 from loads import BY, Checked
 from plan import Plan
 from results import Row, compared, in_turn, missing
-from samples import BATCH, STORED
-from servers import HERE, Sink, Walbatch, output
+from servers import HERE, Walbatch
+
+from walbatch.bench.processes import Sink, output
+from walbatch.bench.samples import BATCH, STORED
 
 VENV = HERE.parent / "build" / "bench-venv" / "bin"
 REDIS = shutil.which("redis-server") or shutil.which(str(HERE.parent / "build" / "bench-bin" / "redis-server"))

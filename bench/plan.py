@@ -1,10 +1,7 @@
-"""How much is measured, and where; and how fast the disk there is."""
+"""How much is measured, and where."""
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +45,3 @@ def quick(scratch: Path) -> Plan:
         life=2_000,
         beside_drain=50_000,
     )
-
-
-def fdatasync_ms(directory: Path, times: int = 200) -> float:
-    """Return the median of appending 4 kB and making it durable, without any of us: what this disk takes."""
-    descriptor = os.open(directory / "probe", os.O_WRONLY | os.O_CREAT)
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        os.write(descriptor, b"x" * 4096)
-        os.fdatasync(descriptor)
-        taken.append(time.perf_counter() - started)
-    os.close(descriptor)
-    return statistics.median(taken) * 1000

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fill import fill
 from loads import Checked, unary
-from servers import HERE, PYTHON, WALBATCH, Child, Sink, Walbatch, empty_server, refused_port
+from servers import HERE, PYTHON, Walbatch, cpu_of_threads, empty_server, refused_port
+
+from walbatch.bench.fill import fill
+from walbatch.bench.processes import WALBATCH, Child, Sink
 
 DRAINED = 100_000
 """Events of a drain, for each second that was asked for."""
@@ -34,7 +36,7 @@ def run(case: str, directory: Path, seconds: float, command: Sequence[str], *, d
         sink, nobody = stack.enter_context(Sink()), stack.enter_context(refused_port())
         port = sink.port if delivering else nobody
         server = stack.enter_context(Walbatch(directory / "data", port, command=command))
-        if command != (WALBATCH,):
+        if command != WALBATCH:
             server.process.send_signal(signal.SIGUSR1)
         load = Checked(server, directory, seconds)
 
@@ -55,9 +57,9 @@ def run(case: str, directory: Path, seconds: float, command: Sequence[str], *, d
 
 def cost(server: Child, load: Callable[[], int]) -> str:
     """Return the CPU time of each event while a load runs."""
-    before = server.cpu_of_threads()
+    before = cpu_of_threads(server)
     events = load()
-    each = {name: (spent - before.get(name, 0.0)) / events for name, spent in server.cpu_of_threads().items()}
+    each = {name: (spent - before.get(name, 0.0)) / events for name, spent in cpu_of_threads(server).items()}
     threads = ", ".join(f"{name} {spent * 1e6:.1f}" for name, spent in each.items() if spent * 1e6 >= 0.1)
     return f"{sum(each.values()) * 1e6:.1f} us of CPU for each of {events:,} events; by thread: {threads}"
 
@@ -81,11 +83,11 @@ def main() -> None:
             print(f"empty handler: {empty}", flush=True)
         if options.case != "drain":
             (scratch / "alone").mkdir()
-            alone = run(options.case, scratch / "alone", options.seconds, (WALBATCH,), delivering=False)
+            alone = run(options.case, scratch / "alone", options.seconds, WALBATCH, delivering=False)
             print(f"walbatch, without delivery: {alone}", flush=True)
         out = scratch / "profile"
         profiling = (PYTHON, str(HERE / "profiled_serve.py"), str(out))
-        for about, command in (("walbatch", (WALBATCH,)), ("profiled", profiling)):
+        for about, command in (("walbatch", WALBATCH), ("profiled", profiling)):
             directory = scratch / about
             directory.mkdir()
             print(f"{about}: {run(options.case, directory, options.seconds, command)}", flush=True)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from loads import Checked
 from plan import Plan
 from results import Row, limited
-from samples import BATCH, ROW_BYTES
-from servers import Sink, Walbatch, until
+from servers import Walbatch
+
+from walbatch.bench.processes import Sink, until
+from walbatch.bench.samples import BATCH, ROW_BYTES
 
 
 def rows(plan: Plan) -> Iterator[Row]:

@@ -21,9 +21,10 @@ import drain
 import ingest
 import peers
 import rest
-from plan import Plan, fdatasync_ms, quick
+from plan import Plan, quick
 from results import Row, line, write
 
+from walbatch.bench.disk import Fdatasync, fdatasync
 from walbatch.wal.driver import SQLITE_VERSION
 
 GROUPS = {"ingest": ingest.rows, "drain": drain.rows, "backlog": backlog.rows, "rest": rest.rows, "peers": peers.rows}
@@ -31,10 +32,11 @@ GROUPS = {"ingest": ingest.rows, "drain": drain.rows, "backlog": backlog.rows, "
 
 def machine(plan: Plan) -> str:
     """Say on what, how often and when it was measured."""
+    disk = Fdatasync.of(fdatasync(plan.scratch))
     cores = len(os.sched_getaffinity(0))
     return (
         f"{cores} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}, SQLite"
-        f" {SQLITE_VERSION}; fdatasync of 4 kB in {fdatasync_ms(plan.scratch):.2f} ms; medians of {plan.rounds} rounds;"
+        f" {SQLITE_VERSION}; fdatasync of 4 kB in {disk.p50_ms:.2f} ms; medians of {plan.rounds} rounds;"
         f" {dt.datetime.now(dt.UTC).date()}"
     )
 

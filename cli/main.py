@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from walbatch.errors import WalbatchError
 
 from .backup import backup
+from .bench import bench
 from .dead import app as dead
 from .doctor import doctor
 from .erase import erase
@@ -50,6 +51,6 @@ app = typer.Typer(
     epilog="Try it without an account: `walbatch sink`, then `walbatch serve`. Settings: .env.example.",
 )
 # The three that people come for stand first.
-for command in (serve, stats, replay, send, sink, erase, backup, doctor, migrate, health, version):
+for command in (serve, stats, replay, send, sink, erase, backup, doctor, bench, migrate, health, version):
     app.command()(command)
 app.add_typer(dead, name="dead")

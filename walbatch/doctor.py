@@ -52,7 +52,7 @@ def examine(data_dir: Path | None, ask: Ask, now_ms: int) -> Iterator[Finding]:
         yield Finding("directory", Status.WARN, f"{directory} is not there", "`walbatch serve` makes it")
         return
     yield from _directory(directory)
-    yield _file_system(directory)
+    yield file_system(directory)
     yield _space(directory, settings.min_free_disk)
     serving = ownership.is_owned(directory)
     yield _owner(directory, ask, serving=serving)
@@ -146,7 +146,8 @@ def _leftovers(directory: Path) -> Iterator[Finding]:
         yield Finding("directory", Status.WARN, text, "remove it when you will not go back; it holds records")
 
 
-def _file_system(directory: Path) -> Finding:
+def file_system(directory: Path) -> Finding:
+    """Say whether a directory is on a disk of this machine."""
     number = file_system_of(directory)
     if number is None:
         return Finding("file system", Status.WARN, "is not known on this system", "make sure that it is a local disk")

@@ -84,6 +84,10 @@ class TooLong(WalbatchError):
     """A long read was ended, so that SQLite's log could be trimmed. Ask for less at a time."""
 
 
+class MeasurementFailed(WalbatchError):
+    """A measurement did not come to its end, or contradicts itself. There is no figure of it."""
+
+
 class ConfigurationError(WalbatchError):
     """A setting is wrong or missing. The text names the key as the user typed it."""
 

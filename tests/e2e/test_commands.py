@@ -212,7 +212,9 @@ def test_version_names_what_a_bug_report_needs(tmp_path: Path) -> None:
     assert facts.keys() >= {"walbatch", "python", "sqlite", "schema", "grpcio"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["stats", "--json"], ["health"], ["version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["bench", "--help"], ["stats", "--json"], ["health"], ["version"]], ids=" ".join
+)
 def test_small_commands_start_without_grpc(here: Site, arguments: list[str]) -> None:
     """Commands that do not speak gRPC do not spend a third of a second on importing it."""
     program = (

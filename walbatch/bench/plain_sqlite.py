@@ -1,4 +1,4 @@
-"""SQLite alone: plain_sqlite.py DATABASE GROUP SECONDS prints the rows that it stores each second.
+"""SQLite alone: plain_sqlite DATABASE GROUP SECONDS prints the rows that it stores each second.
 
 The tables, the pragmas and the rows are walbatch's, a transaction is GROUP rows, and nothing else happens.
 """
@@ -10,13 +10,22 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from samples import STORED
-
+from walbatch.bench.processes import PYTHON, output
+from walbatch.bench.samples import STORED
 from walbatch.wal import driver
 from walbatch.wal.migrate import migrate
 
 _ROWS = 200
 """Of one INSERT."""
+
+
+def rows_per_s(scratch: Path, group: int, seconds: float) -> float:
+    """Measure it in a process of its own, on the disk of a directory, and leave nothing there."""
+    database = scratch / "plain"
+    found = float(output([*PYTHON, "walbatch.bench.plain_sqlite", str(database), str(group), str(seconds)]))
+    for name in scratch.glob("plain*"):
+        name.unlink()
+    return found
 
 
 def main(database: Path, group: int, seconds: float) -> None:

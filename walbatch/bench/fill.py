@@ -9,8 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from samples import STORED
-
+from walbatch.bench.samples import STORED
 from walbatch.wal import driver, store
 from walbatch.wal.files import DATABASE_FILE, fsync
 from walbatch.wal.migrate import migrate
