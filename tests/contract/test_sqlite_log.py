@@ -6,7 +6,7 @@ import asyncio
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from log_records import (
@@ -19,6 +19,7 @@ from log_records import (
     deliver,
     event,
     events,
+    executed,
     ids,
     open_log,
     settlement,
@@ -30,7 +31,11 @@ from walbatch.event import Kind, Record, profile_update
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane, store
 from walbatch.wal.driver import Connection
+from walbatch.wal.purge import Purged
 from walbatch.wal.sqlite import SqliteLog
+from walbatch.wal.transaction import Purge
+
+SOME = {"text": "x" * 300}
 
 
 async def statuses(log: SqliteLog, destination: str = "there") -> dict[str, str]:
@@ -73,6 +78,40 @@ async def test_a_purge_goes_in_slices(log: SqliteLog, clock: FakeClock) -> None:
     assert [await log.purge(clock.wall_ms(), 2) for _ in range(2)] == [5, 0]
     counts = await counts_of(log)
     assert (counts.sent, counts.purged, counts.accepted) == (0, 5, 5)
+
+
+async def purged_beside(log: SqliteLog, clock: FakeClock, new: int) -> tuple[int, int]:
+    """Store new records, and within their transaction purge some of 1,000 that are settled.
+
+    Returns how many were purged, and by how many pages the database grew.
+    """
+    await log.append([event(f"old-{number}", clock, properties=SOME) for number in range(1000)])
+    while (await counts_of(log)).pending:
+        await deliver(log)
+    await clock.advance(1)
+    ((before,),) = await executed(log, "PRAGMA page_count")
+
+    async def purge_once() -> Purged:
+        return cast(Purged, await log._commits.submit(Purge(clock.wall_ms(), 0, 1000)))
+
+    records = [event(f"new-{number}", clock, properties=SOME) for number in range(new)]
+    purged, _ = await asyncio.gather(purge_once(), log.append(records))
+    ((pages,),) = await executed(log, "PRAGMA page_count")
+    return purged.deleted, pages - before
+
+
+@pytest.mark.parametrize(("new", "deleted"), [(1, 33), (100, 132), (990, 1000)])
+async def test_beside_new_records_about_as_many_are_purged(
+    log: SqliteLog, clock: FakeClock, new: int, deleted: int
+) -> None:
+    """Some more, so that it comes to an end, and no more than it was told."""
+    assert (await purged_beside(log, clock, new))[0] == deleted
+
+
+async def test_new_records_take_the_pages_of_what_is_purged_beside_them(log: SqliteLog, clock: FakeClock) -> None:
+    """Within their transaction, so that each of these pages is written once."""
+    deleted, grown = await purged_beside(log, clock, 500)
+    assert (deleted, grown) == (532, 0)
 
 
 async def test_a_dead_letter_is_purged_once_it_is_dealt_with(log: SqliteLog, clock: FakeClock) -> None:

@@ -24,10 +24,16 @@ from walbatch.wal.tombstones import Tombstone
 ROW_BYTES = 256
 """What a row takes besides its payload, in memory and on disk, roughly."""
 
+PURGED_BEYOND = 32
+"""Beside new records a purge looks at as many as they are, and at so many more, so that it gets ahead of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Of `size` records behind an offset delete those that were received before a time and are settled everywhere."""
+    """Of `size` records behind an offset delete those that were received before a time and are settled everywhere.
+
+    Beside new records it looks at fewer: see `PURGED_BEYOND`.
+    """
 
     before_ms: int
     after: int
@@ -140,6 +146,8 @@ class Transaction:
         """Store everything or nothing. After an error from COMMIT itself it is unknown which."""
         connection.execute("BEGIN IMMEDIATE")
         try:
+            # Purges come first: the new records take the pages that they empty, which are then written once, not twice.
+            self.purged = [self._purge(connection, lanes, one) for one in self.purges]
             self.offsets = store.append(connection, self.records, self.routes, bits)
             store.count_accepted(connection, self.tallies)
             for settlement, cut, settled_through in self.settlements:
@@ -148,7 +156,6 @@ class Transaction:
                     intents.remove(connection, settlement.batch)
             for intent in self.intents:
                 intents.add(connection, intent.batch)
-            self.purged = [purge(connection, lanes, one.before_ms, one.after, one.size) for one in self.purges]
             self.discarded = [_discard(connection, discard) for discard in self.discards]
             self.done = [chore.run(connection) for chore in self.chores]
             for burial in self.burials:
@@ -161,6 +168,10 @@ class Transaction:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    def _purge(self, connection: Connection, lanes: Iterable[Lane], one: Purge) -> Purged:
+        size = min(one.size, len(self.records) + PURGED_BEYOND) if self.records else one.size
+        return purge(connection, lanes, one.before_ms, one.after, size)
 
 
 def _discard(connection: Connection, discard: Discard) -> int:
