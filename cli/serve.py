@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -69,6 +68,8 @@ def serve(
 def _run(main: Coroutine[None, None, None]) -> None:
     """Run on uvloop where there is one: unary calls are a third faster."""
     if sys.platform == "win32":
+        import asyncio
+
         asyncio.run(main)
     else:
         import uvloop

@@ -21,8 +21,8 @@ from programs import Site, site
 from walbatch.clock import SystemClock
 from walbatch.delivery import DELIVERED, Outcome, Unknown
 from walbatch.event import Kind, Record, profile_update, track
+from walbatch.ownership import Ownership
 from walbatch.wal import Lane
-from walbatch.wal.ownership import Ownership
 from walbatch.wal.sqlite import SqliteLog
 
 pytestmark = pytest.mark.e2e
