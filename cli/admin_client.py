@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from walbatch.errors import WalbatchError
-from walbatch.wal.ownership import owner
+from walbatch.ownership import owner
 
 TIMEOUT_S = 10.0
 

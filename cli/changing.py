@@ -6,7 +6,6 @@ the log and does the same by itself.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,8 @@ import typer
 from .options import on_terminal
 
 if TYPE_CHECKING:
+    import asyncio
+
     from walbatch.maintenance import Maintenance
     from walbatch.settings import Settings
     from walbatch.wal.sqlite import SqliteLog
@@ -34,13 +35,15 @@ class Log(Protocol):
 @contextmanager
 def open_log(settings: Settings) -> Iterator[Log]:
     """Return the running server's log, or the directory's own when nobody serves it."""
-    from walbatch.wal.ownership import is_owned
+    from walbatch.ownership import is_owned
 
     from .admin_client import connect
 
     if is_owned(settings.data_dir):
         yield connect(settings.data_dir)
         return
+    import asyncio
+
     from walbatch.logs import configure
 
     configure(settings.log_format, "warning")  # to stderr: stdout is for what the command answers

@@ -14,10 +14,10 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is pending.")] = False,
 ) -> None:
     """Update the database's schema; `walbatch serve` does the same when it starts. A copy is kept beside it."""
+    from walbatch.ownership import Ownership
     from walbatch.wal import driver, recovery
     from walbatch.wal import migrate as schema
     from walbatch.wal.files import DATABASE_FILE
-    from walbatch.wal.ownership import Ownership
 
     settings = local_settings(data_dir)
     driver.check_version(allow_affected=settings.allow_affected_sqlite)

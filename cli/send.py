@@ -295,7 +295,7 @@ def _duration_s(text: str) -> float:
 
 def _target(to: str | None, data_dir: Path | None) -> str:
     """Return where to connect: as told, else where the directory's server is, else where the settings say."""
-    from walbatch.wal.ownership import is_owned, owner
+    from walbatch.ownership import is_owned, owner
 
     if to is not None:
         host, _, port = to.rpartition(":")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections import Counter
 from enum import StrEnum
@@ -105,6 +104,8 @@ def sink(
 
     It judges records as Mixpanel does, writes what it accepts, and fails as often as you like. Stop it with Ctrl-C.
     """
+    import asyncio
+
     from walbatch.testing.exchange import Spelling
     from walbatch.testing.mixpanel import FakeMixpanel
     from walbatch.testing.projects import load_projects
@@ -135,6 +136,8 @@ def sink(
 
 
 async def _run(fake: FakeMixpanel, host: str, port: int) -> None:
+    import asyncio
+
     from walbatch.errors import ConfigurationError
     from walbatch.testing.mixpanel import serve_fake
 

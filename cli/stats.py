@@ -25,7 +25,7 @@ def stats(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 def _from_server(directory: Path) -> dict[str, Any] | None:
     """Return the numbers of a running server; None if there is none, or none that answers yet."""
-    from walbatch.wal.ownership import is_owned
+    from walbatch.ownership import is_owned
 
     from .admin_client import Unreachable, connect
 
@@ -39,9 +39,9 @@ def _from_server(directory: Path) -> dict[str, Any] | None:
 
 def _from_disk(directory: Path) -> dict[str, Any]:
     from walbatch.errors import LogClosed
+    from walbatch.ownership import is_owned
     from walbatch.stats import document, read_backlog, storage
     from walbatch.wal.files import DATABASE_FILE, file_sizes
-    from walbatch.wal.ownership import is_owned
     from walbatch.wal.reading import reading
     from walbatch.wal.reserve import free_bytes
 

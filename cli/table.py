@@ -11,10 +11,10 @@ PIPE_WIDTH = 200
 
 
 def console() -> Console:
-    """Return a console for text that is not ours and may hold brackets, wide enough where nobody looks."""
+    """Return a console for text that is not ours, with [brackets] and :colons:, wide enough where nobody looks."""
     from rich.console import Console
 
-    found = Console(highlight=False, markup=False)
+    found = Console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width = PIPE_WIDTH  # rich takes a pipe for a terminal of 80 columns, and would cut or fold
     return found

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version as installed
 
 import typer
 
@@ -13,6 +11,9 @@ from .options import Json
 
 def version(as_json: Json = False) -> None:
     """Print the versions of walbatch and of what it runs on."""
+    import platform
+    from importlib.metadata import version as installed
+
     from walbatch.wal import driver, migrate
 
     facts = {

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from walbatch.errors import CorruptLog, StorageFailed, WalbatchError
+from walbatch.ownership import is_owned
 from walbatch.stats import read_backlog
 from walbatch.units import format_bytes
 from walbatch.wal import driver, migrate
 from walbatch.wal.copying import partial_of
 from walbatch.wal.files import DATABASE_FILE, fsync, journal_file, shm_file, wal_file
-from walbatch.wal.ownership import is_owned
 from walbatch.wal.reading import reading
 from walbatch.wal.recovery import check_files
 

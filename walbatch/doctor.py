@@ -13,13 +13,13 @@ from pathlib import Path
 
 from google.protobuf.internal import api_implementation
 
-from walbatch import destinations, diagnosis
+from walbatch import destinations, diagnosis, ownership
 from walbatch.diagnosis import Finding, Status
 from walbatch.errors import ConfigurationError, WalbatchError
 from walbatch.settings import Settings, load
 from walbatch.sources import env_name
 from walbatch.units import format_bytes
-from walbatch.wal import driver, ownership
+from walbatch.wal import driver
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 
 Ask = Callable[[Path], tuple[int, str]]

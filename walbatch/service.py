@@ -126,6 +126,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         flushing = asyncio.create_task(outlets.run(), name="delivery")
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what is there by now stays: no need to look for cycles in it again and again
+        gc.enable()  # `walbatch serve` starts without; each call that gRPC serves leaves a cycle
         try:
             log.info(
                 "service.ready",

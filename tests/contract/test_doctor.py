@@ -17,11 +17,11 @@ from walbatch import diagnosis, doctor
 from walbatch.delivery import DELIVERED, RETRY, Outcome
 from walbatch.diagnosis import Finding, Status
 from walbatch.errors import WalbatchError
+from walbatch.ownership import Ownership
 from walbatch.retry import Condition, State
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import audit, driver
 from walbatch.wal.files import wal_file
-from walbatch.wal.ownership import Ownership
 from walbatch.wal.sqlite import SqliteLog
 
 LATER_MS = 1_700_000_100_000

@@ -11,10 +11,10 @@ import pytest
 from log_records import EVENTS, NOW, counts_of, deliver, event, events, ids, open_log
 
 from walbatch.errors import CommitFailed, ConfigurationError, StorageFailed
+from walbatch.ownership import Ownership
 from walbatch.testing.clock import FakeClock
 from walbatch.wal.disk import PROBE_S
 from walbatch.wal.files import rescued_files, wal_file
-from walbatch.wal.ownership import Ownership
 from walbatch.wal.sqlite import SqliteLog
 
 

@@ -182,6 +182,18 @@ async def test_only_the_newest_ids_are_known_after_a_restart(tmp_path: Path, clo
         assert [appended.duplicate for appended in await log.append(events("cba", clock))] == [True, True, False]
 
 
+async def test_after_a_restart_the_oldest_id_is_forgotten_first(tmp_path: Path, clock: FakeClock) -> None:
+    """The window is in the order of the log, and a copy takes no place in it."""
+    async with open_log(tmp_path, clock, recent_window=2) as log:
+        *_, (offset, _) = await log.append(events("abc", clock))
+        await log.append([event("c", clock)._replace(replay_of=offset, destination="there")])
+    async with open_log(tmp_path, clock, recent_window=2) as log:
+        known = [
+            appended.duplicate for text in ("b", "d", "c", "b") for appended in await log.append(events(text, clock))
+        ]
+        assert known == [True, False, True, False]
+
+
 async def test_the_view_for_people_tells_what_became_of_each_record(tmp_path: Path, clock: FakeClock) -> None:
     """Sent below the cursor and above it, pending, dead and replayed: each destination has its own answer."""
     async with open_log(tmp_path, clock, "there", "elsewhere") as log:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from log_records import EVENTS, NOW, copied, counts_of, events, executed, ids, mode, modes_in, open_log
 
+from walbatch import ownership
 from walbatch.errors import (
     AffectedSqlite,
     ConfigurationError,
@@ -23,7 +24,7 @@ from walbatch.errors import (
     WalbatchError,
 )
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import driver, files, migrate, ownership, recovery
+from walbatch.wal import driver, migrate, recovery
 from walbatch.wal.files import DATABASE_FILE, journal_file, wal_file
 
 
@@ -156,7 +157,7 @@ async def test_one_process_at_a_time(directory: Path, clock: FakeClock) -> None:
 
 async def test_the_lock_file_of_a_dead_process_keeps_nobody_out(stopped: Path, clock: FakeClock) -> None:
     """Only the kernel's lock counts, not what the file says."""
-    lock = stopped.with_name(files.LOCK_FILE)
+    lock = stopped.with_name(ownership.LOCK_FILE)
     for text in ('{"pid": 1}', "", "garbage"):
         lock.write_text(text)
         async with open_log(stopped.parent, clock):

@@ -19,10 +19,10 @@ from log_records import BAD, NOW, settlement
 from programs import Site, site
 
 from walbatch.clock import SystemClock
-from walbatch.delivery import DELIVERED, Outcome, Unknown
+from walbatch.delivery import DELIVERED, Outcome, Rejected, Unknown
 from walbatch.event import Kind, Record, profile_update, track
+from walbatch.ownership import Ownership
 from walbatch.wal import Lane
-from walbatch.wal.ownership import Ownership
 from walbatch.wal.sqlite import SqliteLog
 
 pytestmark = pytest.mark.e2e
@@ -108,6 +108,14 @@ def test_the_list_says_what_was_refused_and_what_to_do(here: Site) -> None:
         ("profiles", 1, True),
     }
     assert CANARY not in result.stdout + result.stderr
+
+
+def test_what_a_destination_says_is_no_language_of_ours(tmp_path: Path) -> None:
+    """Brackets are no colours, and a word between colons is no picture."""
+    said = "no [red] in :key: allowed"
+    with site(tmp_path) as here:
+        asyncio.run(write(here.data, [record("a")], {("mixpanel", Kind.EVENT): [Rejected(400, "", said)]}))
+        assert said in dead(here, "list").stdout
 
 
 def test_a_letter_is_shown_with_its_record(here: Site) -> None:

@@ -33,6 +33,23 @@ def test_a_signal_flushes_what_waits_and_exits_with_0(tmp_path: Path, number: si
         assert not (here.data / "events.db-wal").exists()
 
 
+COLLECTING = """
+import atexit, gc
+from importlib.metadata import entry_points
+atexit.register(lambda: print("collecting:", gc.isenabled()))
+(script,) = entry_points(group="console_scripts", name="walbatch")
+script.load()(["serve"])
+"""
+
+
+def test_a_server_frees_what_refers_to_itself(tmp_path: Path) -> None:
+    """It starts with Python's collector switched off, and each call that gRPC serves leaves a cycle."""
+    with site(tmp_path) as here:
+        server = here.serve(entry=(sys.executable, "-c", COLLECTING))
+        server.stop()
+        assert "collecting: True" in server.output()
+
+
 def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
     """Clients that send through a stop and a start find every acknowledged event at the destination."""
     with site(tmp_path) as here:

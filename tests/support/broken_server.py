@@ -18,9 +18,9 @@ from walbatch import clock, ingest, rich_errors, service
 from walbatch.delivery import DELIVERED, RETRY, Answer, Hold, Pause, Settled
 from walbatch.errors import Unavailable
 from walbatch.event import Offset, Record
+from walbatch.ownership import Ownership
 from walbatch.sinks import http
 from walbatch.wal import Appended, Settlement, group_commit
-from walbatch.wal.ownership import Ownership
 from walbatch.wal.sqlite import SqliteLog
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from walbatch.wal.ownership import Ownership
+from walbatch.ownership import Ownership
 
 if __name__ == "__main__":
     Ownership._take = lambda self: True  # type: ignore[method-assign]  # noqa: ARG005

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from walbatch.errors import MeasurementFailed
-from walbatch.wal.files import LOCK_FILE
+from walbatch.ownership import LOCK_FILE
 
 PYTHON = (sys.executable, "-P", "-m")
 """Runs a module as it is installed: nothing of the directory where it is started gets in its way."""

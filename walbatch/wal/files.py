@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from walbatch.ownership import LOCK_FILE
+
 DATABASE_FILE = "events.db"
-LOCK_FILE = "walbatch.lock"
 
 
 def wal_file(database: Path) -> Path:

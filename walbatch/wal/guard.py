@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 
 from walbatch.errors import ConfigurationError, StorageFailed
+from walbatch.ownership import Ownership
 from walbatch.wal.copying import copy_into
 from walbatch.wal.driver import Connection, Error
 from walbatch.wal.files import journal_file, rescued_files, shm_file, wal_file
-from walbatch.wal.ownership import Ownership
 
 
 class Guard:

@@ -34,6 +34,7 @@ from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
 from walbatch.errors import DiskFull, InvalidRecord, StorageFailed, Unavailable, WalbatchError
 from walbatch.event import Kind, Offset, Record
+from walbatch.ownership import Ownership
 from walbatch.routing import Router
 from walbatch.wal import (
     Appended,
@@ -54,7 +55,6 @@ from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.guard import Guard
 from walbatch.wal.opening import open_database
-from walbatch.wal.ownership import Ownership
 from walbatch.wal.progress import Progress
 from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds

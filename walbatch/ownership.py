@@ -2,6 +2,8 @@
 
 The lock is on a file of its own. On the database itself it would be lost as soon as anything in the process closed
 any descriptor of the database (https://sqlite.org/howtocorrupt.html section 2.2).
+
+It is outside of the package `walbatch.wal`, since every command asks it, and importing that package takes 20 ms.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from walbatch.errors import ConfigurationError, LogLocked, StorageFailed
-from walbatch.wal.files import LOCK_FILE
+
+LOCK_FILE = "walbatch.lock"
 
 TRIES, TRY_AGAIN_S = 10, 0.02
 
