@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from walbatch.batching import byte_length
-from walbatch.delivery import RETRY, Answer, Delivered, Hold, Outcome, Pause, Rejected, Settled, Split, Unknown
+from walbatch.delivery import RETRY, Answer, Hold, Outcome, Pause, Rejected, Settled, Split, Unknown, all_delivered
 from walbatch.event import Kind, repeatable
 from walbatch.sinks import Sink
 
@@ -49,13 +49,12 @@ class Attempt:
         """Send some of the payloads, given by position, and see them through; say whether one request delivered all."""
         if isinstance(self.answer, Hold | Pause) or not part:
             return False
-        self.answer = await self._sink.send(self._kind, [self._payloads[index] for index in part])
+        self.answer = await self._sink.send(self._kind, self._payloads_of(part))
         match self.answer:
             case Settled(outcomes=outcomes, warning=warning):
                 self.warning |= warning
-                for index, outcome in zip(part, outcomes, strict=True):
-                    self.outcomes[index] = outcome
-                return set(map(type, outcomes)) == {Delivered}
+                self._keep(part, outcomes)
+                return all_delivered(outcomes)
             case Split() as refusal:
                 await self._refused(part, refusal)
             case Hold(unknown=unknown, reason=reason):
@@ -66,6 +65,20 @@ class Attempt:
             case _:
                 assert_never(self.answer)
         return False
+
+    def _payloads_of(self, part: Sequence[int]) -> Sequence[str]:
+        if isinstance(part, range):  # a batch as a whole, or half of it: nothing is done record by record
+            return self._payloads[part.start : part.stop]
+        return [self._payloads[index] for index in part]
+
+    def _keep(self, part: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        if len(outcomes) != len(part):
+            raise ValueError("an answer needs one outcome for each record")
+        if isinstance(part, range):
+            self.outcomes[part.start : part.stop] = outcomes
+        else:
+            for index, outcome in zip(part, outcomes, strict=True):
+                self.outcomes[index] = outcome
 
     async def _refused(self, part: Sequence[int], refusal: Split) -> None:
         if len(part) == 1:

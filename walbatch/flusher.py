@@ -19,7 +19,7 @@ import structlog
 from walbatch.attempt import Attempt
 from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
-from walbatch.delivery import Answer, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
+from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
 from walbatch.errors import LogClosed, Unavailable
 from walbatch.event import Kind, repeatable
 from walbatch.retry import Breaker, State
@@ -122,7 +122,7 @@ class Flusher:
         if self._breaker.condition.state is not State.OK:
             return None
         rest = await self._log.fetch(lane, self._policies[lane.kind].at_once(), wait=False)
-        return rest if rest.entries else None
+        return rest if rest.offsets else None
 
     async def _until_permitted(self) -> bool:
         """Wait until the breaker lets a request through; False if draining began first."""
@@ -139,7 +139,7 @@ class Flusher:
         attempt = Attempt(
             self._sink,
             batch.lane.kind,
-            [entry.payload for entry in batch.entries],
+            batch.payloads,
             overhead_bytes=self._policies[batch.lane.kind].overhead_bytes,
             hold_unknown=self._hold_unknown,
         )
@@ -150,7 +150,7 @@ class Flusher:
             raise
         self._learn(batch.lane.kind, attempt.max_bytes)
         note = self._judge(attempt.answer, ticket)
-        became = Counter(map(type, attempt.outcomes))
+        became = Counter(type(outcome) for outcome in attempt.outcomes if outcome is not DELIVERED)
         tell = log.warning if became[Unknown] or attempt.warning else log.info
         tell(
             "flusher.batch_answered",
@@ -169,7 +169,7 @@ class Flusher:
 
     async def _note(self, batch: Batch) -> bool:
         """Note what must not be sent twice, so that a crash holds it; say whether the batch may be sent."""
-        if not self._hold_unknown or all(repeatable(batch.lane.kind, entry.payload) for entry in batch.entries):
+        if not self._hold_unknown or all(repeatable(batch.lane.kind, payload) for payload in batch.payloads):
             return True
         return await self._stored(lambda: self._log.intend(batch))
 

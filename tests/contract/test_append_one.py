@@ -70,7 +70,7 @@ async def test_what_an_erased_person_did_before_is_refused(any_log: EventLog, cl
     with pytest.raises(InvalidRecord, match="erased") as caught:
         await any_log.append_one(make, 100)
     assert caught.value.reason == "ERASED"
-    assert not (await any_log.fetch(EVENTS, NOW, wait=False)).entries
+    assert not (await any_log.fetch(EVENTS, NOW, wait=False)).offsets
 
 
 async def test_what_was_stored_is_not_kept_in_memory(log: SqliteLog, clock: FakeClock) -> None:

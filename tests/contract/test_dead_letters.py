@@ -62,7 +62,7 @@ async def replay(
 
 async def payloads(log: SqliteLog, outcomes: Sequence[Any] = ()) -> list[str]:
     """Deliver what waits, and return its bytes."""
-    return [entry.payload for entry in (await deliver(log, outcomes)).entries]
+    return list((await deliver(log, outcomes)).payloads)
 
 
 async def test_letters_that_say_the_same_are_one_group(log: SqliteLog) -> None:
@@ -147,9 +147,9 @@ async def test_updates_of_a_user_keep_their_order(tmp_path: Path, clock: FakeClo
         for n in range(3):
             record = profile_update(distinct_id="u1", operation="$set", properties={"n": n}, now_ms=clock.wall_ms())
             await log.append([record])
-        before = [e.payload for e in (await deliver(log, [BAD] * 3, lane)).entries]
+        before = list((await deliver(log, [BAD] * 3, lane)).payloads)
         assert await replay(log, clock) == (3, [])
-        assert [e.payload for e in (await deliver(log, lane=lane)).entries] == before
+        assert list((await deliver(log, lane=lane)).payloads) == before
 
 
 async def test_a_patch_corrects_what_it_names(log: SqliteLog, clock: FakeClock) -> None:
@@ -157,15 +157,15 @@ async def test_a_patch_corrects_what_it_names(log: SqliteLog, clock: FakeClock) 
     before = orjson.loads((await letters(log))[0].stored.payload)
     patch = {"event": "Signup", "properties": {"n": None, "plan": {"name": "pro"}}}
     assert await replay(log, clock, Choice(numbers=[1]), Corrections(patch)) == (1, [])
-    (entry,) = (await log.fetch(EVENTS, NOW)).entries
-    after = orjson.loads(entry.payload)
-    assert entry.event_id == "a"
+    batch = await log.fetch(EVENTS, NOW)
+    (after,) = map(orjson.loads, batch.payloads)
+    assert ids(batch) == "a"
     assert after["event"] == "Signup"
     assert after["properties"].pop("plan") == {"name": "pro"}
     assert after["properties"] == {key: value for key, value in before["properties"].items() if key != "n"}
     (original,) = await log.read(dead_letters.of_record, 1)
     assert original.resolution == "replayed"
-    assert await log.read(dead_letters.copies, original) == [(entry.offset, "pending")]
+    assert await log.read(dead_letters.copies, original) == [(batch.offsets[0], "pending")]
 
 
 async def test_a_patch_that_changes_nothing_sends_the_same_bytes(log: SqliteLog, clock: FakeClock) -> None:
@@ -268,7 +268,7 @@ async def test_another_destination_keeps_its_letter_and_gets_no_copy(tmp_path: P
         assert await chosen(log) == "aab"
         assert await replay(log, clock) == (2, [])
         assert ids(await deliver(log)) == "ab"
-        assert not (await log.fetch(elsewhere, NOW, wait=False)).entries
+        assert not (await log.fetch(elsewhere, NOW, wait=False)).offsets
         assert await log.read(dead_letters.destinations, ALL) == ["elsewhere"]
         found = {one.key.destination: one.resolution for one in await log.read(dead_letters.of_record, 1)}
         assert found == {"there": "replayed", "elsewhere": None}

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from log_records import BAD, NOW, counts_of, deliver, event, events, ids, open_log, settlement
+from log_records import BAD, NOW, counts_of, deliver, event, events, ids, insert_ids, open_log, settlement
 
 from walbatch import replay
 from walbatch.batching import BatchPolicy
@@ -58,9 +58,9 @@ async def test_a_record_is_owed_to_those_that_want_it(filtered: EventLog, clock:
     """What a filter keeps back is neither counted nor handed out there, and does not hold up what comes after it."""
     names = ["x1", "b1", "x2", "x3", "b2", "x4"]
     await filtered.append([event(name, clock) for name in names])
-    assert [entry.event_id for entry in (await deliver(filtered, lane=A)).entries] == names
-    assert [entry.event_id for entry in (await deliver(filtered, lane=B)).entries] == ["b1", "b2"]
-    assert not (await filtered.fetch(C, NOW, wait=False)).entries
+    assert insert_ids((await deliver(filtered, lane=A)).payloads) == names
+    assert insert_ids((await deliver(filtered, lane=B)).payloads) == ["b1", "b2"]
+    assert not (await filtered.fetch(C, NOW, wait=False)).offsets
     a, b, c = [await counts_of(filtered, lane) for lane in (A, B, C)]
     assert [(lane.accepted, lane.sent, lane.pending) for lane in (a, b, c)] == [(6, 6, 0), (2, 2, 0), (0, 0, 0)]
     assert (await filtered.backlog()).accepted == 6
@@ -89,9 +89,9 @@ async def test_a_batch_is_due_by_what_is_wanted(filtered: EventLog, clock: FakeC
     await clock.advance(9)
     await filtered.append([event("b1", clock)])
     await clock.advance(9)
-    assert not (await filtered.fetch(B, policy, wait=False)).entries
+    assert not (await filtered.fetch(B, policy, wait=False)).offsets
     await clock.advance(1)
-    assert [entry.event_id for entry in (await filtered.fetch(B, policy, wait=False)).entries] == ["b1"]
+    assert insert_ids((await filtered.fetch(B, policy, wait=False)).payloads) == ["b1"]
 
 
 async def test_bytes_are_those_of_the_destination_furthest_behind(filtered: EventLog, clock: FakeClock) -> None:
@@ -136,7 +136,7 @@ async def test_filters_hold_over_a_restart(directory: Path, clock: FakeClock) ->
         await log.append(events("y", clock))
         assert ids(await deliver(log, lane=A)) == "x"
         assert ids(await deliver(log, lane=B)) == "xy"
-        assert not (await log.fetch(A, NOW, wait=False)).entries
+        assert not (await log.fetch(A, NOW, wait=False)).offsets
 
 
 async def test_a_new_destination_begins_at_the_end_of_the_log(directory: Path, clock: FakeClock) -> None:
@@ -326,7 +326,7 @@ async def test_a_log_has_63_destinations_at_most(directory: Path, clock: FakeClo
         await log.append([event(name, clock) for name in names])
         for name in names:
             batch = await deliver(log, lane=Lane(name, Kind.EVENT))
-            assert [entry.event_id for entry in batch.entries] == [name]
+            assert insert_ids(batch.payloads) == [name]
         await clock.advance(1)
         assert await log.purge(clock.wall_ms(), 100) == 63
     with pytest.raises(ConfigurationError, match="new: this log has had 63 destinations, which is"):
@@ -392,4 +392,4 @@ async def test_a_copy_stands_for_nothing_else(directory: Path, clock: FakeClock)
         copy = event("x", clock)._replace(replay_of=first.offset, destination="a")
         answers = await asyncio.gather(log.append([copy]), log.append([event("x", clock)]))
         assert [one.duplicate for (one,) in answers] == [False, False]
-        assert [e.event_id for e in (await log.fetch(B, NOW)).entries] == ["x", "other", "x"]
+        assert insert_ids((await log.fetch(B, NOW)).payloads) == ["x", "other", "x"]

@@ -99,8 +99,8 @@ async def test_the_counters_are_those_of_the_rows_after_everything_that_can_happ
         batch = await log.fetch(EVENTS, NOW)
         outcomes: list[Outcome] = [DELIVERED, BAD, RETRY, DELIVERED, BAD, DELIVERED, DELIVERED]
         await log.settle(settlement(batch, outcomes))
-        await log.append([event("b", clock)._replace(replay_of=batch.entries[1].offset, destination="there")])
-        await log.discard("there", [batch.entries[4].offset])
+        await log.append([event("b", clock)._replace(replay_of=batch.offsets[1], destination="there")])
+        await log.discard("there", [batch.offsets[4]])
         assert await log.read(audit.differences) == []
     async with open_log(directory, clock, "there", "late") as log:
         await deliver(log)

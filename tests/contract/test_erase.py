@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log_records import ELSEWHERE, EVENTS, NOW, counts_of, deliver, event, ids, open_log, settlement
+from log_records import ELSEWHERE, EVENTS, NOW, counts_of, deliver, event, ids, insert_ids, open_log, settlement
 from person_log import MINE, erased, fill, refused, update
 from traces import files_with
 
@@ -53,7 +53,7 @@ async def test_every_trace_goes_and_the_rest_stays(directory: Path, clock: FakeC
         assert await log.backlog() == backlog
         assert log._admission.owed_bytes["there"] == backlog.pending_bytes
         assert ids(await deliver(log)) == "i"
-        assert len((await deliver(log, lane=PROFILES)).entries) == 1
+        assert len((await deliver(log, lane=PROFILES)).offsets) == 1
         counts = await counts_of(log)
         assert (counts.pending, counts.sent, counts.dead, counts.held) == (0, 4, 0, 0)
 
@@ -76,8 +76,8 @@ async def test_what_is_not_of_the_person_stays(log: SqliteLog, clock: FakeClock)
     assert (await plan(log, {"u1"})).erased == len(mine)
     receipt = await erased(log, clock, "u1")
     assert (receipt.erased, receipt.records) == (4, {"events": 3, "profiles": 1, "groups": 0})
-    assert [entry.payload for entry in (await deliver(log)).entries] == [one.payload for one in others[:2]]
-    assert len((await deliver(log, lane=Lane("there", Kind.GROUP))).entries) == 1
+    assert list((await deliver(log)).payloads) == [one.payload for one in others[:2]]
+    assert len((await deliver(log, lane=Lane("there", Kind.GROUP))).offsets) == 1
 
 
 async def test_several_people_and_text_that_json_escapes(log: SqliteLog, clock: FakeClock) -> None:
@@ -126,7 +126,7 @@ async def test_a_fetch_under_way_hands_out_nothing_that_is_being_deleted(
 
     def slow(*args: Any) -> Any:
         result = inner(*args)
-        reads.append(len(result[0]))
+        reads.append(len(result[0].offsets))
         read.set()
         assert go_on.wait(30)
         return result
@@ -225,13 +225,13 @@ async def test_others_are_served_meanwhile(directory: Path, who: str) -> None:
             if running.done():
                 break
             batch = await log.fetch(EVENTS, BatchPolicy(max_size=3).at_once())
-            went_out += sum(entry.event_id.startswith("u2") for entry in batch.entries)
-            await log.settle(settlement(batch, [DELIVERED] * len(batch.entries)))
+            went_out += sum(one.startswith("u2") for one in insert_ids(batch.payloads))
+            await log.settle(settlement(batch, [DELIVERED] * len(batch.offsets)))
         assert (await running).complete
         assert accepted > 0
         assert (await counts_of(log)).erased == 200
         while (await counts_of(log)).pending:
-            went_out += len((await deliver(log)).entries)
+            went_out += len((await deliver(log)).offsets)
         assert went_out == accepted
         check = await log.read(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
         assert check == [("ok",)]

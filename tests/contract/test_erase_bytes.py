@@ -107,7 +107,7 @@ async def live(directory: Path, clock: FakeClock, who: str, seed: int) -> None:
                 for lane in (EVENTS, ELSEWHERE):
                     batch = await log.fetch(lane, BatchPolicy(max_size=chance.randrange(1, 60)).at_once())
                     answers: list[Outcome] = [DELIVERED, DELIVERED, refused(who), RETRY]
-                    outcomes = [chance.choice(answers) for _ in batch.entries]
+                    outcomes = [chance.choice(answers) for _ in batch.offsets]
                     await log.settle(settlement(batch, outcomes))
                 if chance.random() < 0.3:
                     async for _ in dead.replay(log, clock, "there", Choice(limit=5)):

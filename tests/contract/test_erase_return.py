@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from log_records import deliver, event, ids, open_log
+from log_records import deliver, event, ids, insert_ids, open_log
 from person_log import erased, refused
 
 from walbatch import dead, replay
@@ -43,7 +43,7 @@ async def test_what_comes_late_is_refused_and_what_is_new_is_taken(gone: SqliteL
     await clock.advance(1)
     back = event("back", clock, distinct_id=who)
     await gone.append([other, back])
-    assert [entry.event_id for entry in (await deliver(gone)).entries] == ["other", "back"]
+    assert insert_ids((await deliver(gone)).payloads) == ["other", "back"]
 
 
 async def test_a_repeated_id_is_no_duplicate_of_what_was_erased(log: SqliteLog, clock: FakeClock, who: str) -> None:

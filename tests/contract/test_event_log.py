@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from log_records import insert_ids
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected, Unknown
@@ -44,8 +46,9 @@ def event(name: str, clock: FakeClock, **fields: object) -> Record:
 
 
 def update(kind: Kind, name: str, clock: FakeClock) -> Record:
-    """An update of one profile or group; its id is its name."""
-    fields: dict[str, Any] = {"operation": "$set", "update_id": name, "properties": {}, "now_ms": clock.wall_ms()}
+    """An update of one profile or group; its id is its name, and what it sets."""
+    fields: dict[str, Any] = {"operation": "$set", "update_id": name, "now_ms": clock.wall_ms()}
+    fields["properties"] = {"name": name}
     if kind is Kind.PROFILE:
         return profile_update(distinct_id="u1", **fields)
     return group_update(group_key="company", group_id="c1", **fields)
@@ -58,7 +61,7 @@ def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition |
 
 async def settle_all(log: EventLog, batch: Batch) -> None:
     """Report that the destination has every record of the batch."""
-    await log.settle(settlement(batch, [DELIVERED] * len(batch.entries)))
+    await log.settle(settlement(batch, [DELIVERED] * len(batch.offsets)))
 
 
 async def lane_of(log: EventLog, lane: Lane) -> LaneBacklog:
@@ -72,7 +75,7 @@ async def lane_of(log: EventLog, lane: Lane) -> LaneBacklog:
 
 def ids(batch: Batch) -> list[str]:
     """The event ids of a batch, in order."""
-    return [entry.event_id for entry in batch.entries]
+    return insert_ids(batch.payloads)
 
 
 async def test_records_come_back_in_order_with_their_exact_payload(log: EventLog, clock: FakeClock) -> None:
@@ -80,8 +83,8 @@ async def test_records_come_back_in_order_with_their_exact_payload(log: EventLog
     records = [event(f"e{n}", clock, properties={"n": n, "text": "Ærøskøbing 🌋"}) for n in range(5)]
     appended = await log.append(records[:2]) + await log.append(records[2:])
     batch = await log.fetch(EVENTS, NOW)
-    assert [entry.payload for entry in batch.entries] == [record.payload for record in records]
-    assert [entry.offset for entry in batch.entries] == [a.offset for a in appended]
+    assert list(batch.payloads) == [record.payload for record in records]
+    assert list(batch.offsets) == [a.offset for a in appended]
     assert sorted({a.offset for a in appended}) == [a.offset for a in appended]
 
 
@@ -166,6 +169,18 @@ async def test_a_batch_grows_with_what_waits_up_to_its_limits(log: EventLog, clo
     assert ids(await log.fetch(EVENTS, BatchPolicy(size=1, max_bytes=1))) == ["e7"]
 
 
+@pytest.mark.parametrize("text", ["", "æøå", "🌋🌋"])
+async def test_a_batch_is_measured_in_bytes(log: EventLog, clock: FakeClock, text: str) -> None:
+    """A text that takes more bytes than it has characters fills a request sooner; the next batch is what was left."""
+    records = [event(f"e{n}", clock, properties={"text": text}) for n in range(9)]
+    await log.append(records)
+    sizes = [len(record.payload.encode()) for record in records]
+    limit = sum(sizes[:4]) + 4
+    found = [await log.fetch(EVENTS, BatchPolicy(size=1, max_bytes=limit + more)) for more in (0, 1, 9999)]
+    assert [len(batch.offsets) for batch in found] == [3, 4, 2]  # of the brackets only one is counted as a comma
+    assert [size for batch in found for size in batch.sizes] == sizes
+
+
 async def test_what_is_in_flight_is_not_handed_out_again(log: EventLog, clock: FakeClock) -> None:
     """Two fetches without a settle between them share nothing."""
     await log.append([event("a", clock), event("b", clock)])
@@ -183,7 +198,7 @@ async def test_what_is_given_back_is_handed_out_again_first_and_at_once(log: Eve
     await log.settle(settlement(batch, [RETRY, RETRY]))
     again = await log.fetch(EVENTS, BatchPolicy())
     assert ids(again)[:2] == ["a", "b"]
-    assert [e.payload for e in again.entries[:2]] == [e.payload for e in batch.entries]
+    assert again.payloads[:2] == batch.payloads
 
 
 async def test_a_batch_can_be_settled_in_part(log: EventLog, clock: FakeClock) -> None:
@@ -227,7 +242,7 @@ async def test_lanes_do_not_see_each_other(log: EventLog, clock: FakeClock) -> N
     """Each kind and each destination has its own progress."""
     profile = profile_update(distinct_id="u1", operation="$set", properties={"a": 1}, now_ms=clock.wall_ms())
     await log.append([event("a", clock), profile, event("b", clock)])
-    assert len((await log.fetch(PROFILES, NOW)).entries) == 1
+    assert len((await log.fetch(PROFILES, NOW)).offsets) == 1
     batch = await log.fetch(EVENTS, NOW)
     assert ids(batch) == ["a", "b"]
     await settle_all(log, batch)
@@ -237,11 +252,11 @@ async def test_lanes_do_not_see_each_other(log: EventLog, clock: FakeClock) -> N
 
 async def test_a_fetch_that_does_not_wait_returns_what_is_due_or_nothing(log: EventLog, clock: FakeClock) -> None:
     """It neither waits for a batch to become due nor for records that are in flight."""
-    assert not (await log.fetch(EVENTS, NOW, wait=False)).entries
+    assert not (await log.fetch(EVENTS, NOW, wait=False)).offsets
     await log.append([event("a", clock)])
-    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).entries
+    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).offsets
     assert ids(await log.fetch(EVENTS, NOW, wait=False)) == ["a"]
-    assert not (await log.fetch(EVENTS, NOW, wait=False)).entries
+    assert not (await log.fetch(EVENTS, NOW, wait=False)).offsets
 
 
 async def test_a_cancelled_fetch_hands_out_nothing(log: EventLog, clock: FakeClock) -> None:
@@ -287,7 +302,7 @@ async def test_a_replay_is_stored_again_and_resolves_the_dead_letter(log: EventL
     assert again.offset > original.offset
     counts = await lane_of(log, EVENTS)
     assert (counts.dead, counts.resolved, counts.pending) == (0, 1, 1)
-    assert (await log.fetch(EVENTS, NOW)).entries[0].payload == record.payload
+    assert (await log.fetch(EVENTS, NOW)).payloads[0] == record.payload
 
 
 async def test_concurrent_appends_all_get_their_own_offset(log: EventLog, clock: FakeClock) -> None:
@@ -295,7 +310,7 @@ async def test_concurrent_appends_all_get_their_own_offset(log: EventLog, clock:
     groups = await asyncio.gather(*(log.append([event(f"e{n}", clock)]) for n in range(100)))
     offsets = {f"e{n}": group[0].offset for n, group in enumerate(groups)}
     batch = await log.fetch(EVENTS, NOW)
-    assert {entry.event_id: entry.offset for entry in batch.entries} == offsets
+    assert dict(zip(ids(batch), batch.offsets, strict=True)) == offsets
 
 
 async def test_of_many_who_send_the_same_one_is_the_first(log: EventLog, clock: FakeClock) -> None:
@@ -329,12 +344,14 @@ async def test_a_fetch_that_waits_is_woken_by_what_is_given_back(log: EventLog, 
     assert ids(await fetch) == ["a"]
 
 
-async def test_everything_that_was_given_back_is_due_at_once(log: EventLog, clock: FakeClock) -> None:
-    """Also what did not fit into the first batch after it."""
+@pytest.mark.parametrize("one", [BatchPolicy(max_size=1), BatchPolicy(max_bytes=1), BatchPolicy(max_bytes=10**6)])
+async def test_everything_that_was_given_back_is_due_at_once(log: EventLog, clock: FakeClock, one: BatchPolicy) -> None:
+    """Also what did not fit into the first batch after it, be it for a record that is larger than a batch may be."""
     await log.append([event(name, clock) for name in "abc"])
     await log.settle(settlement(await log.fetch(EVENTS, NOW), [RETRY] * 3))
-    one = BatchPolicy(max_size=1)
-    assert [ids(await log.fetch(EVENTS, one, wait=False)) for _ in range(4)] == [["a"], ["b"], ["c"], []]
+    found = [ids(await log.fetch(EVENTS, one, wait=False)) for _ in range(4)]
+    assert [name for names in found for name in names] == ["a", "b", "c"]
+    assert max(map(len, found)) == (3 if one.max_bytes == 10**6 else 1)
 
 
 async def test_what_is_given_back_does_not_restart_the_wait_of_others(log: EventLog, clock: FakeClock) -> None:
@@ -389,9 +406,9 @@ async def test_nothing_overtakes_in_an_ordered_lane(log: EventLog, clock: FakeCl
     await log.settle(settlement(failed, [RETRY] * 3))
     await log.append([update(kind, f"new{n}", clock) for n in range(3)])
     seen = []
-    while (batch := await log.fetch(lane, policy.at_once(), wait=False)).entries:
+    while (batch := await log.fetch(lane, policy.at_once(), wait=False)).offsets:
         await settle_all(log, batch)
-        seen += ids(batch)
+        seen += [orjson.loads(payload)["$set"]["name"] for payload in batch.payloads]
     assert seen == [*(f"old{n}" for n in range(5)), *(f"new{n}" for n in range(3))]
 
 
@@ -402,7 +419,7 @@ async def test_an_update_that_may_have_arrived_is_held(log: EventLog, clock: Fak
     await log.settle(settlement(batch, [Unknown("no answer"), DELIVERED]))
     counts = await lane_of(log, PROFILES)
     assert (counts.pending, counts.sent, counts.dead, counts.held) == (0, 1, 1, 1)
-    again = update(Kind.PROFILE, "a", clock)._replace(replay_of=batch.entries[0].offset, destination="there")
+    again = update(Kind.PROFILE, "a", clock)._replace(replay_of=batch.offsets[0], destination="there")
     await log.append([again])
     counts = await lane_of(log, PROFILES)
     assert (counts.pending, counts.dead, counts.held, counts.resolved) == (1, 0, 0, 1)
@@ -415,10 +432,10 @@ async def test_a_copy_for_one_destination_reaches_no_other(log: EventLog, clock:
     for lane in (EVENTS, elsewhere):
         batch = await log.fetch(lane, NOW)
         await log.settle(settlement(batch, [Rejected(400, "f", "r")]))
-    copy = event("a", clock)._replace(replay_of=batch.entries[0].offset, destination="there")
+    copy = event("a", clock)._replace(replay_of=batch.offsets[0], destination="there")
     await log.append([copy])
     assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
-    assert not (await log.fetch(elsewhere, NOW, wait=False)).entries
+    assert not (await log.fetch(elsewhere, NOW, wait=False)).offsets
     here, there = await lane_of(log, EVENTS), await lane_of(log, elsewhere)
     assert (here.accepted, here.dead, here.resolved) == (2, 0, 1)
     assert (there.accepted, there.dead, there.resolved) == (1, 1, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log_records import NOW, copied, counts_of, deliver, ids, open_log, settlement
+from log_records import NOW, copied, counts_of, deliver, open_log, settlement
 
 from walbatch.delivery import DELIVERED
 from walbatch.event import Kind, Record, profile_update
@@ -62,7 +62,7 @@ async def test_what_is_held_can_be_told_from_what_is_sent_again(crashed: Path, c
             counts = await counts_of(log, B)
             assert (counts.pending, counts.held) == (1, 2)
             batch = await log.fetch(B, NOW)
-            assert ids(batch) == "x"
+            assert batch.offsets == [1]
     async with open_log(crashed, clock, "a", "b") as log:
         batch = await log.fetch(B, NOW)
         await log.settle(settlement(batch, [DELIVERED]))

@@ -162,8 +162,8 @@ class LogModel(RuleBasedStateMachine):
         """Fetch a batch: what the specification hands out, or the first part of it."""
         policy = BatchPolicy(max_size=limit).at_once()
         batch = self.runner.run(asyncio.wait_for(self.log.fetch(lane, policy), 10))
-        assert 1 <= len(batch.entries) <= limit
-        handed_out = sum(byte_length(entry.payload) + policy.overhead_bytes for entry in batch.entries)
+        assert 1 <= len(batch.offsets) <= limit
+        handed_out = sum(byte_length(payload) + policy.overhead_bytes for payload in batch.payloads)
         spec = self.spec.fetch(lane, replace(policy, max_bytes=handed_out + 1))
         assert batch == self.runner.run(asyncio.wait_for(spec, 10))
         self.in_flight.append(batch)
@@ -174,7 +174,7 @@ class LogModel(RuleBasedStateMachine):
         """Settle batches that are in flight, in any order, sometimes twice."""
         for place in places[: len(self.in_flight)]:
             batch = self.in_flight.pop(place % len(self.in_flight))
-            size = len(batch.entries)
+            size = len(batch.offsets)
             outcomes = data.draw(st.just([DELIVERED] * size) | st.lists(outcome, min_size=size, max_size=size))
             self.settle_both(batch, outcomes, times=data.draw(st.integers(1, 2)))
 
@@ -205,7 +205,7 @@ class LogModel(RuleBasedStateMachine):
             self.fetch_both(lane, 50)
         while len(self.in_flight) > but:
             batch = self.in_flight.pop()
-            self.settle_both(batch, [DELIVERED] * len(batch.entries))
+            self.settle_both(batch, [DELIVERED] * len(batch.offsets))
 
     @precondition(lambda self: self.settled)
     @rule(passed_s=st.integers(1, 60), age_s=st.integers(0, 100), limit=st.integers(1, 20))

@@ -41,8 +41,8 @@ async def replay(log: SqliteLog, clock: FakeClock, selection: Selection = ALL) -
 async def delivered(log: SqliteLog) -> str:
     """Deliver all that waits, and return its ids."""
     found = ""
-    while (batch := await log.fetch(EVENTS, NOW, wait=False)).entries:
-        await log.settle(settlement(batch, [DELIVERED] * len(batch.entries)))
+    while (batch := await log.fetch(EVENTS, NOW, wait=False)).offsets:
+        await log.settle(settlement(batch, [DELIVERED] * len(batch.offsets)))
         found += ids(batch)
     return found
 
@@ -91,12 +91,14 @@ async def test_a_replay_sends_the_same_bytes(log: SqliteLog, clock: FakeClock) -
     first = await log.read(lambda c: c.execute("SELECT seq, payload FROM events WHERE event_id = 'a'").fetchone())
     await clock.advance(3600)
     await replay(log, clock, Selection(event="a"))
-    (entry,) = (await log.fetch(EVENTS, NOW)).entries
-    assert entry.payload == first[1]
-    assert entry.event_id == "a"
-    assert entry.received_at_ms == clock.wall_ms()
-    copies = await log.read(lambda c: c.execute("SELECT seq, replay_of FROM events WHERE replay_of > 0").fetchall())
-    assert copies == [(entry.offset, first[0])]
+    batch = await log.fetch(EVENTS, NOW)
+    assert batch.payloads == [first[1]]
+    copies = await log.read(
+        lambda c: c.execute(
+            "SELECT seq, replay_of, event_id, received_at_ms FROM events WHERE replay_of > 0"
+        ).fetchall()
+    )
+    assert copies == [(*batch.offsets, first[0], "a", clock.wall_ms())]
 
 
 async def test_a_replay_goes_page_by_page(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +155,9 @@ async def test_profiles_can_be_replayed(log: SqliteLog, clock: FakeClock) -> Non
     await log.append([update])
     await deliver(log, lane=profiles)
     assert await replay(log, clock, Selection(distinct_id="u9")) == [1]
-    (entry,) = (await log.fetch(profiles, NOW)).entries
-    assert entry.payload == update.payload
-    assert orjson.loads(entry.payload)["$distinct_id"] == "u9"
+    (payload,) = (await log.fetch(profiles, NOW)).payloads
+    assert payload == update.payload
+    assert orjson.loads(payload)["$distinct_id"] == "u9"
 
 
 async def test_a_replay_is_for_the_destination_that_was_named(tmp_path: Path, clock: FakeClock) -> None:
@@ -176,7 +178,7 @@ async def test_a_copy_goes_to_the_destination_that_was_named_alone(tmp_path: Pat
         await deliver(log, [DELIVERED, DELIVERED, BAD], elsewhere)
         assert await replay(log, clock) == [3]
         assert await delivered(log) == "abc"
-        assert not (await log.fetch(elsewhere, NOW, wait=False)).entries
+        assert not (await log.fetch(elsewhere, NOW, wait=False)).offsets
         assert (await counts_of(log)).dead == 0
         assert (await counts_of(log, elsewhere)).dead == 1
 

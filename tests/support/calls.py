@@ -15,7 +15,7 @@ from walbatch.errors import Unavailable
 from walbatch.event import Kind, Record
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Appended, Entry, Lane
+from walbatch.wal import Appended, Lane
 from walbatch.wal.memory import MemoryLog
 
 
@@ -40,9 +40,9 @@ class GatedLog(MemoryLog):
             raise self.error
         return await super().append(records)
 
-    async def stored(self, kind: Kind = Kind.EVENT) -> list[Entry]:
+    async def stored(self, kind: Kind = Kind.EVENT) -> Sequence[str]:
         """Hand out everything of a kind."""
-        return list((await self.fetch(Lane("there", kind), BatchPolicy().at_once())).entries)
+        return (await self.fetch(Lane("there", kind), BatchPolicy().at_once())).payloads
 
 
 def event(name: str = "Tick", **fields: Any) -> pb.Event:

@@ -90,7 +90,7 @@ class Ledger:
 
     def settle_tried(self, settlement: Settlement) -> dict[Place, Outcome]:
         """Note an attempt to settle; return what is settled for good once it is acknowledged."""
-        places = [(settlement.batch.lane, entry.offset) for entry in settlement.batch.entries]
+        places = [(settlement.batch.lane, offset) for offset in settlement.batch.offsets]
         outcomes: dict[Place, Outcome] = dict(zip(places, settlement.outcomes, strict=True))
         final = dict(pair for pair in outcomes.items() if not isinstance(pair[1], Retry))
         self.tried |= final.keys()
@@ -100,14 +100,15 @@ class Ledger:
     def settle_acked(self, settlement: Settlement, final: Mapping[Place, Outcome]) -> None:
         """Note that it is settled."""
         self.settled |= final
-        places = {(settlement.batch.lane, entry.offset) for entry in settlement.batch.entries}
+        places = {(settlement.batch.lane, offset) for offset in settlement.batch.offsets}
         self.held -= places
         self.noted -= places
 
     def intend_tried(self, batch: Batch) -> set[Place]:
         """Note an attempt to note a batch; return what a restart holds once it is acknowledged."""
         assert batch.lane.kind in ORDERED
-        counting = {(batch.lane, e.offset) for e in batch.entries if not repeatable(batch.lane.kind, e.payload)}
+        stored = zip(batch.offsets, batch.payloads, strict=True)
+        counting = {(batch.lane, o) for o, payload in stored if not repeatable(batch.lane.kind, payload)}
         self.noted |= counting
         return counting
 
@@ -127,18 +128,19 @@ class Ledger:
 
     def check_lane(self, lane: Lane, batches: Sequence[Batch]) -> list[str]:
         """Compare with all that a lane hands out."""
-        entries = [entry for batch in batches for entry in batch.entries]
-        offsets = {entry.offset for entry in entries}
+        offsets = {offset for batch in batches for offset in batch.offsets}
         found = {(lane, offset) for offset in offsets}
         again = sorted(o for _, o in found & (self.settled.keys() | self.held))
         owed = {o for where, o in self.owed - self.tried - self.noted if where == lane}
         forgotten = sorted(owed - offsets - self.purgeable)
-        altered = [e.offset for e in entries if self.attempted.get(e.event_id) != e.payload]
+        stored = [row for batch in batches for row in zip(batch.offsets, batch.payloads, strict=True)]
+        given = set(self.attempted.values())
+        altered = [offset for offset, payload in stored if payload not in given]
         return [
             *([f"lost: {lane} hands out again what was settled: {again}"] if again else []),
             *([f"lost: {lane} has forgotten {forgotten}"] if forgotten else []),
             *([f"unexpected: {lane} hands out {altered}"] if altered else []),
-            *([f"unexpected: {lane} hands out some twice"] if len(offsets) < len(entries) else []),
+            *([f"unexpected: {lane} hands out some twice"] if len(offsets) < len(stored) else []),
         ]
 
     def check_counts(self, backlog: Backlog, handed_out: Mapping[Lane, int]) -> list[str]:

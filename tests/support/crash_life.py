@@ -198,12 +198,12 @@ class Life:
         lane = self.chance.choice(LANES)
         policy = replace(ALL, max_size=self.chance.choice((1, 5, 30)))
         batch = self.process.fetch(lane, policy)
-        if not batch.entries:
+        if not batch.offsets:
             return
         if lane.kind in ORDERED and self.chance.random() < 0.5:
             self.commit(Intent(batch))
         one = self.chance.choice(OUTCOMES)
-        outcomes = [one if self.chance.random() < 0.5 else self.chance.choice(OUTCOMES) for _ in batch.entries]
+        outcomes = [one if self.chance.random() < 0.5 else self.chance.choice(OUTCOMES) for _ in batch.offsets]
         if self.chance.random() < 0.5:
             outcomes = [DELIVERED] * len(outcomes)
         now_ms = self.process.clock.wall_ms()
@@ -242,10 +242,10 @@ class Life:
         counts = {}
         for lane in LANES:
             batches = []
-            while (batch := self.process.fetch(lane, ALL)).entries:
+            while (batch := self.process.fetch(lane, ALL)).offsets:
                 batches.append(batch)
             wrong += ledger.check_lane(lane, batches)
-            counts[lane] = sum(len(batch.entries) for batch in batches)
+            counts[lane] = sum(len(batch.offsets) for batch in batches)
         positions = self.process.log._progress.positions
         return wrong + ledger.check_counts(store.backlog(reader, positions), counts)
 

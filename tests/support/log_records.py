@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED, Outcome, Rejected
 from walbatch.event import Kind, Record, track
@@ -47,7 +49,7 @@ def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition |
 async def deliver(log: EventLog, outcomes: Sequence[Outcome] = (), lane: Lane = EVENTS) -> Batch:
     """Fetch what waits, and settle it: as delivered, or as told."""
     batch = await log.fetch(lane, NOW)
-    await log.settle(settlement(batch, outcomes or [DELIVERED] * len(batch.entries)))
+    await log.settle(settlement(batch, outcomes or [DELIVERED] * len(batch.offsets)))
     return batch
 
 
@@ -63,7 +65,12 @@ async def counts_of(log: EventLog, lane: Lane = EVENTS) -> LaneBacklog:
 
 def ids(batch: Batch) -> str:
     """The ids of a batch, in order."""
-    return "".join(entry.event_id for entry in batch.entries)
+    return "".join(insert_ids(batch.payloads))
+
+
+def insert_ids(payloads: Sequence[str]) -> list[str]:
+    """The ids of stored events."""
+    return [orjson.loads(payload)["properties"]["$insert_id"] for payload in payloads]
 
 
 def copied(database: Path, directory: Path) -> Path:

@@ -166,15 +166,15 @@ class Delivery:
         """What became of each record, in order, by the latest word."""
         latest: dict[int, str] = {}
         for settlement in self.log.settlements:
-            for entry, outcome in zip(settlement.batch.entries, settlement.outcomes, strict=True):
-                assert latest.get(entry.offset, "pending") == "pending", "settled for good, and then sent again"
+            for offset, outcome in zip(settlement.batch.offsets, settlement.outcomes, strict=True):
+                assert latest.get(offset, "pending") == "pending", "settled for good, and then sent again"
                 match outcome:
                     case Delivered():
-                        latest[entry.offset] = "sent"
+                        latest[offset] = "sent"
                     case Rejected(reason=reason):
-                        latest[entry.offset] = f"dead: {reason}"
+                        latest[offset] = f"dead: {reason}"
                     case _:
-                        latest[entry.offset] = "pending"
+                        latest[offset] = "pending"
         return [latest[offset] for offset in sorted(latest)]
 
     async def counts(self) -> tuple[int, int, int]:

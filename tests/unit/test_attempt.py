@@ -82,6 +82,21 @@ async def test_a_pause_in_the_middle_stops_it_as_well() -> None:
     assert len(sent) == 2
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_answer_about_another_number_of_records_is_a_mistake(count: int) -> None:
+    """Nobody can say whom it is about, so nothing is settled by it."""
+
+    class Miscounting(ScriptedSink):
+        async def send(self, kind: Kind, payloads: Sequence[str]) -> Answer:
+            del kind, payloads
+            return Settled([DELIVERED] * count)
+
+    sent = Attempt(Miscounting(), Kind.EVENT, ["a", "b"])
+    with pytest.raises(ValueError, match="one outcome for each record"):
+        await sent.run()
+    assert sent.outcomes == [RETRY] * 2
+
+
 async def test_what_is_too_large_is_cut_at_the_limit_that_was_named() -> None:
     """Each piece fits: payloads, commas and brackets together."""
     payloads = ["x" * 100 for _ in range(100)]

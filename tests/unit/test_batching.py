@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walbatch.batching import BatchPolicy, byte_length
+from walbatch.batching import BatchPolicy, byte_length, byte_lengths
 
 POLICY = BatchPolicy()
 
@@ -69,3 +69,9 @@ def test_on_demand_whatever_waits_is_due(waiting: int, age_s: float) -> None:
 def test_bytes_are_those_of_utf8(text: str) -> None:
     """A payload is as long as its encoding."""
     assert byte_length(text) == len(text.encode())
+
+
+@given(st.lists(st.text()))
+def test_bytes_of_many_are_those_of_each(texts: list[str]) -> None:
+    """One text that is not ASCII among others changes its own length alone."""
+    assert byte_lengths(texts) == [len(text.encode()) for text in texts]

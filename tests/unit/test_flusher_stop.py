@@ -195,7 +195,7 @@ async def test_cancelling_while_nothing_is_due_takes_nothing() -> None:
         await asyncio.wait([run])
     assert (await rig.counts()).in_flight == 0
     batch = await rig.log.fetch(Lane("there", Kind.EVENT), BatchPolicy().at_once())
-    assert names([entry.payload for entry in batch.entries]) == ["a"]
+    assert names(list(batch.payloads)) == ["a"]
 
 
 @pytest.mark.parametrize("steps", range(25))

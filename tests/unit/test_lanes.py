@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected
-from walbatch.event import EventId, Offset
-from walbatch.wal import Entry
+from walbatch.event import Kind, Offset
+from walbatch.wal import Batch, Lane
 from walbatch.wal.lanes import END, LaneState, Span, runs
 
 REJECTED = Rejected(400, "f", "r")
@@ -19,9 +19,9 @@ REJECTED = Rejected(400, "f", "r")
 outcome: st.SearchStrategy[Outcome] = st.sampled_from([DELIVERED, REJECTED, RETRY])
 
 
-def entries(*offsets: int) -> list[Entry]:
-    """Entries at these offsets."""
-    return [Entry(Offset(n), EventId(f"e{n}"), "{}", 0) for n in offsets]
+def batch_of(*offsets: int) -> Batch:
+    """Records at these offsets."""
+    return Batch(Lane("there", Kind.EVENT), [Offset(n) for n in offsets], ["{}"] * len(offsets), [2] * len(offsets))
 
 
 def span(first: int, last: int) -> Span:
@@ -41,7 +41,7 @@ def hand_out(state: LaneState, *offsets: int, more: bool = False) -> None:
 
 def settle(state: LaneState, offsets: Sequence[int], outcomes: Sequence[Outcome]) -> None:
     """Settle a batch, and compare the watermark that was foretold with the one that came."""
-    given_back = [run for run in runs(entries(*offsets), outcomes) if not run.settled]
+    given_back = [run for run in runs(batch_of(*offsets), outcomes) if not run.settled]
     foretold = state.watermark_after([Offset(offsets[0])], given_back)
     state.settle(Offset(offsets[0]), given_back)
     assert state.position.watermark == foretold
@@ -55,15 +55,21 @@ def fresh(waiting: int = 100) -> LaneState:
 def test_a_batch_is_cut_where_its_outcomes_change() -> None:
     """Delivered and rejected neighbours are one run; `Retry` makes another."""
     outcomes: list[Outcome] = [DELIVERED, REJECTED, RETRY, RETRY, DELIVERED]
-    cut = runs(entries(1, 2, 5, 6, 9), outcomes)
+    cut = runs(batch_of(1, 2, 5, 6, 9), outcomes)
     assert [(run.settled, run.span) for run in cut] == [(True, (1, 2)), (False, (5, 6)), (True, (9, 9))]
     assert [outcome for run in cut for outcome in run.outcomes] == outcomes
 
 
+def test_a_run_has_the_bytes_of_its_own_records() -> None:
+    """What is settled is no longer owed, and not a byte of what was given back."""
+    batch = batch_of(1, 2, 3, 4)._replace(sizes=[1, 10, 100, 1000])
+    assert [run.size for run in runs(batch, [DELIVERED, RETRY, DELIVERED, REJECTED])] == [1, 10, 1100]
+
+
 def test_outcomes_that_do_not_fit_the_batch_are_a_mistake() -> None:
-    """One outcome for each entry, never more or fewer."""
-    with pytest.raises(ValueError, match="one outcome for each entry"):
-        runs(entries(1, 2), [DELIVERED])
+    """One outcome for each record, never more or fewer."""
+    with pytest.raises(ValueError, match="one outcome for each record"):
+        runs(batch_of(1, 2), [DELIVERED])
 
 
 def test_a_new_lane_begins_at_the_first_offset() -> None:
@@ -206,7 +212,7 @@ def test_two_settlements_of_one_commit_see_each_other() -> None:
     firsts = [Offset(1), Offset(3)]
     assert state.watermark_after(firsts[:1], []) == 2
     assert state.watermark_after(firsts, []) == 4
-    (back,) = runs(entries(3, 4), [RETRY, RETRY])
+    (back,) = runs(batch_of(3, 4), [RETRY, RETRY])
     assert state.watermark_after(firsts, [back]) == 2
 
 
@@ -263,7 +269,7 @@ class Lanes(RuleBasedStateMachine):
         batch = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         outcomes = data.draw(st.lists(outcome, min_size=len(batch), max_size=len(batch)))
         first = Offset(batch[0])
-        cut = runs(entries(*batch), outcomes)
+        cut = runs(batch_of(*batch), outcomes)
         given_back = [run for run in cut if not run.settled]
         self.stored_through = max(self.stored_through, self.state.watermark_after([first], given_back))
         self.stored_runs += [run.span for run in cut if run.settled]

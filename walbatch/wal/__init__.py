@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol, Self
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import Outcome
 from walbatch.errors import InvalidRecord
-from walbatch.event import EventId, Kind, Offset, Record
+from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
 
 LANES = {Kind.EVENT: "events", Kind.PROFILE: "profiles", Kind.GROUP: "groups"}
@@ -51,25 +51,22 @@ class Appended(NamedTuple):
     duplicate: bool
 
 
-class Entry(NamedTuple):
-    """A stored record, as it is handed out for delivery."""
-
-    offset: Offset
-    event_id: EventId
-    payload: str
-    received_at_ms: int
-
-
 class Batch(NamedTuple):
-    """What one fetch handed out: consecutive records of one lane."""
+    """What one fetch handed out: consecutive records of one lane.
+
+    By column: there are so many records that an object for each would cost as much as to read them.
+    """
 
     lane: Lane
-    entries: Sequence[Entry]
+    offsets: Sequence[Offset]
+    payloads: Sequence[str]
+    sizes: Sequence[int]
+    """The bytes of each payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a batch. One outcome for each entry, by position; `Retry` gives the entry back."""
+    """What became of a batch. One outcome for each record, by position; `Retry` gives the record back."""
 
     batch: Batch
     outcomes: Sequence[Outcome]
@@ -175,7 +172,7 @@ class EventLog(Protocol):
 
         Without `wait` it returns at once, with an empty batch if none is due.
 
-        Entries that were given back are due at once. When delivery lags, what came before and what comes from then
+        Records that were given back are due at once. When delivery lags, what came before and what comes from then
         on are handed out in turns (`walbatch.batching.Turns`), but never out of order in an ordered lane. A batch may
         be smaller than the policy allows. Cancel-safe: nothing is handed out then. One caller a lane at a time.
         """

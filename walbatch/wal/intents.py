@@ -21,7 +21,7 @@ def add(connection: Connection, batch: Batch) -> None:
     """Note that a batch is about to be sent."""
     connection.execute(
         "INSERT INTO intents (destination, kind, first_seq, last_seq) VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
-        (*_lane(batch.lane), batch.entries[0].offset, batch.entries[-1].offset),
+        (*_lane(batch.lane), batch.offsets[0], batch.offsets[-1]),
     )
 
 
@@ -29,7 +29,7 @@ def remove(connection: Connection, batch: Batch) -> None:
     """Forget the note: the batch is settled."""
     connection.execute(
         "DELETE FROM intents WHERE destination = ? AND kind = ? AND first_seq = ?",
-        (*_lane(batch.lane), batch.entries[0].offset),
+        (*_lane(batch.lane), batch.offsets[0]),
     )
 
 
@@ -40,12 +40,13 @@ def recover(connection: Connection, lane: Lane, bit: int, now_ms: int) -> int:
         "DELETE FROM intents WHERE destination = ? AND kind = ? RETURNING first_seq, last_seq", _lane(lane)
     ).fetchall()
     for span in spans:
-        entries, _ = store.read_span(connection, lane.kind, bit, Span(*span), _WHOLE)  # fewer, if some were purged
-        outcomes: list[Outcome] = [RETRY if repeatable(lane.kind, entry.payload) else INTERRUPTED for entry in entries]
+        batch, _ = store.read_span(connection, lane, bit, Span(*span), _WHOLE)  # fewer, if some were purged
+        outcomes: list[Outcome] = [
+            RETRY if repeatable(lane.kind, payload) else INTERRUPTED for payload in batch.payloads
+        ]
         condition = store.condition_of(connection, lane.destination)
-        batch = Batch(lane, entries)
         settlement = Settlement(batch, outcomes, condition, INTERRUPTED.reason, now_ms, now_ms)
-        cut = [run for run in runs(entries, outcomes) if run.settled]
+        cut = [run for run in runs(batch, outcomes) if run.settled]
         store.settle(connection, settlement, cut, settled_through=0)
         held += outcomes.count(INTERRUPTED)
     return held

@@ -15,10 +15,9 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, pairwise
 from typing import NamedTuple
 
-from walbatch.batching import byte_length
-from walbatch.delivery import Outcome, Retry
+from walbatch.delivery import Outcome, Retry, all_delivered
 from walbatch.event import Offset
-from walbatch.wal import Entry
+from walbatch.wal import Batch
 
 END = Offset(2**63 - 1)
 """The largest offset that SQLite can hold: "up to the end of the log"."""
@@ -35,29 +34,28 @@ class Run(NamedTuple):
     """Neighbours in a batch that are either all settled, or all given back."""
 
     settled: bool
-    entries: Sequence[Entry]
+    offsets: Sequence[Offset]
     outcomes: Sequence[Outcome]
     size: int
     """Bytes of the payloads."""
 
     @property
     def span(self) -> Span:
-        """Return the offsets from the first entry to the last."""
-        return Span(self.entries[0].offset, self.entries[-1].offset)
+        """Return the offsets from the first record to the last."""
+        return Span(self.offsets[0], self.offsets[-1])
 
 
-def runs(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Run]:
+def runs(batch: Batch, outcomes: Sequence[Outcome]) -> list[Run]:
     """Cut a batch where its outcomes change between settled and `Retry`."""
-    if len(entries) != len(outcomes):
-        raise ValueError("a batch needs one outcome for each entry")
-    kept = [isinstance(outcome, Retry) for outcome in outcomes] if Retry in set(map(type, outcomes)) else []
+    count = len(batch.offsets)
+    if count != len(outcomes):
+        raise ValueError("a batch needs one outcome for each record")
+    kept = [] if all_delivered(outcomes) else [isinstance(outcome, Retry) for outcome in outcomes]
     turns = [place for place, pair in enumerate(pairwise(kept), 1) if pair[0] is not pair[1]]
-    cut = []
-    for start, end in pairwise([0, *turns, len(entries)] if entries else []):
-        part = entries[start:end]
-        size = sum(byte_length(entry.payload) for entry in part)
-        cut.append(Run(not kept or not kept[start], part, outcomes[start:end], size))
-    return cut
+    return [
+        Run(not kept or not kept[start], batch.offsets[start:end], outcomes[start:end], sum(batch.sizes[start:end]))
+        for start, end in pairwise([0, *turns, count] if count else [])
+    ]
 
 
 class Position(NamedTuple):
@@ -180,4 +178,4 @@ class LaneState:
         del self._in_flight[first]
         for run in given_back:
             insort(self._spans, run.span)
-            self.behind += len(run.entries)
+            self.behind += len(run.offsets)

@@ -10,14 +10,14 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
-from walbatch.batching import BatchPolicy, Turns, byte_length
+from walbatch.batching import BatchPolicy, Turns, byte_length, byte_lengths
 from walbatch.clock import Clock
 from walbatch.delivery import Delivered, Rejected, Retry, Unknown
 from walbatch.errors import InvalidRecord
 from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement
+from walbatch.wal import ORDERED, Appended, Backlog, Batch, DestinationBacklog, Lane, LaneBacklog, Settlement
 from walbatch.wal.recent import RecentIds, key_of
 from walbatch.wal.tombstones import KEY_BYTES, Tombstones
 
@@ -127,7 +127,7 @@ class MemoryLog:
                 self._turns[lane].took(live=is_live, now_s=now_s)
                 return self._hand_out(lane, live if is_live else behind, policy)
             if not wait:
-                return Batch(lane, ())
+                return Batch(lane, (), (), ())
             await self._clock.wait(self._changed, due_s)
 
     def _waiting(self, lane: Lane) -> tuple[list[Offset], list[Offset], float]:
@@ -138,23 +138,22 @@ class MemoryLog:
         return [offset for offset in waiting if offset in self._behind[lane]], live, age_s
 
     def _hand_out(self, lane: Lane, waiting: Sequence[Offset], policy: BatchPolicy) -> Batch:
-        entries: list[Entry] = []
+        taken: list[Offset] = []
         room = policy.max_bytes
         for offset in waiting[: policy.max_size]:
-            record = self._records[offset - 1]
-            room -= byte_length(record.payload) + policy.overhead_bytes
-            if entries and room < 1:
+            room -= byte_length(self._records[offset - 1].payload) + policy.overhead_bytes
+            if taken and room < 1:
                 break
-            entries.append(Entry(offset, record.event_id, record.payload, record.received_at_ms))
+            taken.append(offset)
             self._status[lane][offset] = IN_FLIGHT
             self._behind[lane].discard(offset)
-        return Batch(lane, entries)
+        payloads = [self._records[offset - 1].payload for offset in taken]
+        return Batch(lane, taken, payloads, byte_lengths(payloads))
 
     def release(self, batch: Batch) -> None:
         """See `EventLog.release`."""
-        for entry in batch.entries:
-            self._status[batch.lane][entry.offset] = PENDING
-            self._behind[batch.lane].add(entry.offset)
+        self._status[batch.lane].update(dict.fromkeys(batch.offsets, PENDING))
+        self._behind[batch.lane].update(batch.offsets)
         self._changed.set()
 
     async def intend(self, batch: Batch) -> None:
@@ -164,13 +163,13 @@ class MemoryLog:
         """See `EventLog.settle`."""
         lane = settlement.batch.lane
         status = self._status[lane]
-        if status[settlement.batch.entries[0].offset] != IN_FLIGHT:
+        if status[settlement.batch.offsets[0]] != IN_FLIGHT:
             return
         after = {Delivered: SENT, Rejected: DEAD, Unknown: HELD, Retry: PENDING}
-        for entry, outcome in zip(settlement.batch.entries, settlement.outcomes, strict=True):
-            status[entry.offset] = after[type(outcome)]
+        for offset, outcome in zip(settlement.batch.offsets, settlement.outcomes, strict=True):
+            status[offset] = after[type(outcome)]
             if isinstance(outcome, Retry):
-                self._behind[lane].add(entry.offset)
+                self._behind[lane].add(offset)
         self._conditions[lane.destination] = settlement.condition
         self._changed.set()
 

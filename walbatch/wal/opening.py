@@ -9,7 +9,9 @@ from typing import NamedTuple
 import structlog
 
 from walbatch.clock import Clock
+from walbatch.event import Offset
 from walbatch.wal import Lane, driver, erasure, intents, store
+from walbatch.wal.lanes import END, Span
 from walbatch.wal.migrate import migrate
 from walbatch.wal.progress import Progress
 from walbatch.wal.tombstones import Tombstones
@@ -65,5 +67,5 @@ def _load(connection: driver.Connection, lane: Lane, bit: int, progress: Progres
     state, pending_bytes = store.load_lane(connection, lane, bit), store.lane_counts(connection, lane).pending_bytes
     watermark = state.position.watermark
     store.raise_watermark(connection, lane, watermark)
-    oldest_at_ms = store.oldest_received_at_ms(connection, lane.kind, bit, watermark + 1)
+    oldest_at_ms = store.oldest_received_at_ms(connection, lane, bit, Span(Offset(watermark + 1), END))
     progress.load(lane, state, pending_bytes, oldest_at_ms)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from walbatch.batching import BatchPolicy, Turns
 from walbatch.clock import Clock
 from walbatch.event import Offset
-from walbatch.wal import ORDERED, Entry, Lane, store
+from walbatch.wal import ORDERED, Batch, Lane, store
 from walbatch.wal.lanes import END, LaneState, Position, Span
 from walbatch.wal.recent import RecentIds
 from walbatch.wal.transaction import Transaction
@@ -52,12 +52,13 @@ class Progress:
         self._sooner_at[lane] = policy.due_sooner_at(state.live)
         return turns.next_due(policy, state.to_read, state.live, age_s, now_s)
 
-    def hand_out(self, lane: Lane, span: Span, entries: Sequence[Entry], next_at_ms: int | None, *, live: bool) -> None:
+    def hand_out(self, batch: Batch, span: Span, next_at_ms: int | None, *, live: bool) -> None:
         """Mark what was read from a span; `next_at_ms` is when the first record behind it was received, if any."""
-        self.states[lane].hand_out(span, [entry.offset for entry in entries], more=next_at_ms is not None)
+        lane = batch.lane
+        self.states[lane].hand_out(span, batch.offsets, more=next_at_ms is not None)
         if span.last == END:  # else the records at the end of the log go on waiting as they did
             self.start_wait(lane, next_at_ms)
-        if entries:
+        if batch.offsets:
             self._turns[lane].took(live=live, now_s=self._clock.monotonic_s())
 
     def release(self, lane: Lane, first: Offset) -> None:
@@ -75,7 +76,7 @@ class Progress:
         self._follow_appends(done)
         for settlement, cut, _ in done.settlements:
             lane = settlement.batch.lane
-            self.states[lane].settle(settlement.batch.entries[0].offset, [run for run in cut if not run.settled])
+            self.states[lane].settle(settlement.batch.offsets[0], [run for run in cut if not run.settled])
             self._owed_bytes[lane.destination] -= sum(run.size for run in cut if run.settled)
             self.changed[lane].set()
         for erased in done.erased:

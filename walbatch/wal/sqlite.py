@@ -221,24 +221,23 @@ class SqliteLog:
             changed.clear()
             due_s, live = progress.next_due(lane, policy)
             if due_s != 0.0 and not wait:
-                return Batch(lane, ())
+                return Batch(lane, (), (), ())
             if due_s != 0.0:
                 await self._clock.wait(changed, due_s)
                 continue
             span, erasures = progress.states[lane].next_span(live=live), self._erasures
-            entries, next_at_ms = await self._ask(
-                self._reader, store.read_span, lane.kind, self._bits[lane.destination], span, policy
-            )
+            bit = self._bits[lane.destination]
+            batch, next_at_ms = await self._ask(self._reader, store.read_span, lane, bit, span, policy)
             if erasures != self._erasures:
                 continue  # what was read may be gone by now
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
-            progress.hand_out(lane, span, entries, next_at_ms, live=live)
-            if entries:
-                return Batch(lane, entries)
+            progress.hand_out(batch, span, next_at_ms, live=live)
+            if batch.offsets:
+                return batch
 
     def release(self, batch: Batch) -> None:
         """See `EventLog.release`."""
-        self._progress.release(batch.lane, batch.entries[0].offset)
+        self._progress.release(batch.lane, batch.offsets[0])
 
     async def intend(self, batch: Batch) -> None:
         """See `EventLog.intend`."""
@@ -317,11 +316,11 @@ class SqliteLog:
         """Bring up to date what a lane's memory derives from rows that are gone: empty spans, the oldest's wait."""
         state, bit = self._progress.states[lane], self._bits[lane.destination]
         for span in state.spans_of(erased):
-            if await self._ask(self._reader, store.is_empty, lane.kind, bit, span):
+            if await self._ask(self._reader, store.is_empty, lane, bit, span):
                 self._erasures += 1  # a fetch that is reading this span reads again
                 state.forget(span)
-        first = state.next_span(live=True).first
-        oldest_at_ms = await self._ask(self._reader, store.oldest_received_at_ms, lane.kind, bit, first)
+        end = state.next_span(live=True)
+        oldest_at_ms = await self._ask(self._reader, store.oldest_received_at_ms, lane, bit, end)
         self._progress.start_wait(lane, oldest_at_ms)
 
     async def blank(self, quotes: Sequence[erasure.Quote]) -> None:

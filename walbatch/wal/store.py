@@ -6,21 +6,22 @@ They neither begin nor commit; nor do those of `walbatch.wal.dead_letters`, `wal
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple, cast
 
 import orjson
 
-from walbatch.batching import BatchPolicy, byte_length
-from walbatch.delivery import Delivered, Rejected, Unknown
+from walbatch.batching import BatchPolicy, byte_lengths
+from walbatch.delivery import DELIVERED, Rejected, Unknown
 from walbatch.errors import ConfigurationError
 from walbatch.event import Kind, Offset, Record, described
 from walbatch.retry import Condition, State
-from walbatch.wal import Backlog, DestinationBacklog, Entry, Lane, LaneBacklog, Settlement, dead_letters
+from walbatch.wal import Backlog, Batch, DestinationBacklog, Lane, LaneBacklog, Settlement, dead_letters
 from walbatch.wal.driver import Connection
-from walbatch.wal.lanes import LaneState, Position, Run, Span
+from walbatch.wal.lanes import END, LaneState, Position, Run, Span
 from walbatch.wal.recent import RecentIds, key_of
 
 BLANK = "(erased)"
@@ -46,9 +47,6 @@ lock, and waits for it again while others run; executemany does so at every row.
 
 OF_KIND = {Kind.EVENT: "kind = 0", Kind.PROFILE: "kind = 1 AND kind <> 0", Kind.GROUP: "kind = 2 AND kind <> 0"}
 """A filter by kind. The rare kinds name the condition of their partial index, which is how SQLite finds it."""
-
-
-_ONE = BatchPolicy(max_size=1)
 
 
 def append(
@@ -94,44 +92,54 @@ def count_accepted(connection: Connection, tallies: Tallies) -> None:
 
 
 def read_span(
-    connection: Connection, kind: Kind, bit: int, span: Span, policy: BatchPolicy
-) -> tuple[list[Entry], int | None]:
-    """Read the oldest records of a span that are for one destination: one batch, so at least one however large it is.
+    connection: Connection, lane: Lane, bit: int, span: Span, policy: BatchPolicy
+) -> tuple[Batch, int | None]:
+    """Read the oldest records of a span that are for one lane: one batch, so at least one however large it is.
 
     Returns them, and when the next one was received if the span has more, else None.
     """
-    cursor = connection.execute(
-        f"SELECT seq, event_id, payload, received_at_ms FROM events WHERE {OF_KIND[kind]} AND {is_for(bit)}"
-        " AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
-        (span.first, span.last, policy.max_size + 1),
-    )
-    entries: list[Entry] = []
+    offsets: list[Offset] = []
+    payloads: list[str] = []
     room = policy.max_bytes
+    cursor = connection.execute(f"SELECT seq, payload {_in_span(lane, bit)} LIMIT ?", (*span, policy.max_size))
     try:
-        for row in cursor:
-            entry = Entry._make(row)
-            room -= byte_length(entry.payload) + policy.overhead_bytes
-            if len(entries) == policy.max_size or (entries and room < 1):
-                return entries, entry.received_at_ms
-            entries.append(entry)
+        for offset, payload in cursor:
+            offsets.append(offset)
+            payloads.append(payload)
+            room -= len(payload)
+            if room < 0:  # more than fit, and up to four times as many bytes: they are counted once, below
+                break
     finally:
         cursor.close()  # a half-read cursor keeps the log from being trimmed
-    return entries, None
+    sizes = byte_lengths(payloads)
+    count = _fitting(sizes, policy)
+    batch = Batch(lane, offsets[:count], payloads[:count], sizes[:count])
+    if not count:
+        return batch, None
+    return batch, oldest_received_at_ms(connection, lane, bit, Span(Offset(offsets[count - 1] + 1), span.last))
 
 
-def oldest_received_at_ms(connection: Connection, kind: Kind, bit: int, first: int) -> int | None:
-    """Return when a destination's first record at or after an offset was received."""
-    row = connection.execute(
-        f"SELECT received_at_ms FROM events WHERE {OF_KIND[kind]} AND {is_for(bit)} AND seq >= ? ORDER BY seq LIMIT 1",
-        (first,),
-    ).fetchone()
+def _fitting(sizes: Sequence[int], policy: BatchPolicy) -> int:
+    """Return how many records of these sizes go into one request; the first one always does."""
+    if sum(sizes) + len(sizes) * policy.overhead_bytes < policy.max_bytes:  # one bracket is not counted as a comma
+        return len(sizes)
+    ends = list(accumulate(size + policy.overhead_bytes for size in sizes))
+    return max(bisect_left(ends, policy.max_bytes), 1)
+
+
+def oldest_received_at_ms(connection: Connection, lane: Lane, bit: int, span: Span) -> int | None:
+    """Return when the first record of a span that is for one lane was received; None if there is none."""
+    row = connection.execute(f"SELECT received_at_ms {_in_span(lane, bit)} LIMIT 1", span).fetchone()
     return row[0] if row else None
 
 
-def is_empty(connection: Connection, kind: Kind, bit: int, span: Span) -> bool:
-    """Say whether no record of a span is for one destination."""
-    entries, _ = read_span(connection, kind, bit, span, _ONE)
-    return not entries
+def is_empty(connection: Connection, lane: Lane, bit: int, span: Span) -> bool:
+    """Say whether no record of a span is for one lane."""
+    return oldest_received_at_ms(connection, lane, bit, span) is None
+
+
+def _in_span(lane: Lane, bit: int) -> str:
+    return f"FROM events WHERE {OF_KIND[lane.kind]} AND {is_for(bit)} AND seq BETWEEN ? AND ? ORDER BY seq"
 
 
 def is_for(bit: int) -> str:
@@ -184,7 +192,7 @@ def raise_watermark(connection: Connection, lane: Lane, settled_through: int) ->
 
 
 def _settle_run(connection: Connection, lane: Lane, settlement: Settlement, run: Run) -> None:
-    sent = Counter(map(type, run.outcomes))[Delivered]
+    sent = run.outcomes.count(DELIVERED)
     dead = len(run.outcomes) - sent
     connection.execute(
         "INSERT INTO deliveries (destination, kind, first_seq, last_seq, sent, dead, bytes, note, started_at_ms,"
@@ -195,9 +203,9 @@ def _settle_run(connection: Connection, lane: Lane, settlement: Settlement, run:
         ),
     )
     held = 0
-    for entry, outcome in zip(run.entries, run.outcomes, strict=True) if dead else ():
+    for offset, outcome in zip(run.offsets, run.outcomes, strict=True) if dead else ():
         if isinstance(outcome, Rejected | Unknown):
-            dead_letters.add(connection, lane, entry.offset, outcome, settlement.finished_at_ms)
+            dead_letters.add(connection, lane, offset, outcome, settlement.finished_at_ms)
             held += isinstance(outcome, Unknown)
     connection.execute(
         "UPDATE cursors SET sent = sent + ?, dead = dead + ?, held = held + ?, settled_bytes = settled_bytes + ?"
@@ -272,8 +280,7 @@ def load_lane(connection: Connection, lane: Lane, bit: int) -> LaneState:
     for first, last in islands(connection, lane.destination, lane.kind, through):
         # What lies between two islands may all be for other lanes: then there is no gap.
         gap = Span(Offset(through + 1), Offset(first - 1))
-        owed, _ = read_span(connection, lane.kind, bit, gap, _ONE)
-        found.append(Span(first if owed else Offset(through + 1), last))
+        found.append(Span(Offset(through + 1) if is_empty(connection, lane, bit, gap) else first, last))
         through = max(through, last)
     return LaneState(counts.settled_through, found, counts.pending, last_offset(connection))
 
@@ -339,11 +346,11 @@ def _oldest_pending_at_ms(connection: Connection, lane: Lane, bit: int, watermar
     """Return when the first record above a watermark was received that is not in what is settled above it, too."""
     first = Offset(watermark + 1)
     for settled in islands(connection, lane.destination, lane.kind, watermark):
-        owed, _ = read_span(connection, lane.kind, bit, Span(first, Offset(settled.first - 1)), _ONE)
-        if owed:
-            return owed[0].received_at_ms
+        gap = Span(first, Offset(settled.first - 1))
+        if (received_at_ms := oldest_received_at_ms(connection, lane, bit, gap)) is not None:
+            return received_at_ms
         first = Offset(settled.last + 1)
-    return oldest_received_at_ms(connection, lane.kind, bit, first)
+    return oldest_received_at_ms(connection, lane, bit, Span(first, END))
 
 
 def _lane_backlog(connection: Connection, lane: Lane, bit: int, counts: LaneCounts, position: Position) -> LaneBacklog:

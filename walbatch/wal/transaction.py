@@ -302,11 +302,11 @@ class Planner:
 
     def _settle(self, settlement: Settlement) -> None:
         batch = settlement.batch
-        first, state = batch.entries[0].offset, self._states[batch.lane]
+        first, state = batch.offsets[0], self._states[batch.lane]
         settled, given_back = self._settled[batch.lane], self._given_back[batch.lane]
         if first in settled or not state.holds(first):
             return  # it was settled before
-        cut = runs(batch.entries, settlement.outcomes)
+        cut = runs(batch, settlement.outcomes)
         settled.add(first)
         given_back.extend(run for run in cut if not run.settled)
         self._planned.settlements.append((settlement, cut, state.watermark_after(settled, given_back)))
