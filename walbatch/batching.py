@@ -35,6 +35,10 @@ class BatchPolicy:
         rest_s = max(self.spacing_s - since_last_s, 0.0)
         return rest_s if waiting >= self.size else max(self.max_age_s - oldest_age_s, rest_s)
 
+    def due_sooner_at(self, waiting: int) -> int:
+        """Return how many records must wait for a batch to be due sooner than it is with so many."""
+        return 1 if waiting == 0 else self.size if waiting < self.size else self.max_size
+
     def at_once(self) -> BatchPolicy:
         """Return the same policy for a flush on demand: whatever waits is due now."""
         return replace(self, size=1, max_age_s=0.0, spacing_s=0.0)

@@ -304,3 +304,24 @@ async def test_what_was_noted_and_not_settled_is_held_at_the_next_start(
         assert (counts.pending, counts.sent, counts.held) == (1, 4, 0)
     async with open_log(crashed.parent, clock) as log:
         assert (await counts_of(log, lane)).held == 2
+
+
+async def test_a_fetch_is_woken_only_when_its_batch_is_due_sooner(
+    log: SqliteLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first record, which begins its wait, and by the fiftieth; a look in between would delay each answer."""
+    looks = 0
+    next_due = log._progress.next_due
+
+    def counted(*about: Any) -> tuple[float | None, bool]:
+        nonlocal looks
+        looks += 1
+        return next_due(*about)
+
+    monkeypatch.setattr(log._progress, "next_due", counted)
+    fetching = asyncio.create_task(log.fetch(EVENTS, BatchPolicy()))
+    for number in range(50):
+        assert not fetching.done()
+        await log.append([event(f"e{number}", clock)])
+    assert len((await fetching).offsets) == 50
+    assert looks == 3

@@ -40,6 +40,22 @@ def test_more_or_older_is_never_due_later(waiting: int, more: int, age_s: float,
     assert 0.0 <= then <= now <= POLICY.max_age_s
 
 
+@given(st.integers(0, 3000), st.integers(0, 3000), st.floats(0, 20), st.floats(0, 2))
+def test_it_is_due_no_sooner_before_as_many_wait_as_it_says(
+    waiting: int, more: int, age_s: float, since_s: float
+) -> None:
+    """Up to then a later arrival changes nothing; and from then on it is due sooner, unless it was due already."""
+    policy = BatchPolicy(spacing_s=1.0)
+    wanted = policy.due_sooner_at(waiting)
+    before = policy.due_in_s(waiting, age_s, since_s)
+    if waiting + more < wanted:
+        assert policy.due_in_s(waiting + more, age_s, since_s) == before
+    else:
+        then = policy.due_in_s(max(waiting, wanted), age_s, since_s)
+        assert then is not None
+        assert before is None or then <= before
+
+
 @given(st.integers(1, 10**6), st.floats(0, 100))
 def test_on_demand_whatever_waits_is_due(waiting: int, age_s: float) -> None:
     """A flush waits for nothing but a first record, and keeps the limits."""

@@ -13,12 +13,6 @@ uniform = st.floats(0, 1, exclude_max=True)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
 def breaker(clock: FakeClock) -> Breaker:
     """A closed breaker with the default waits and no jitter."""
     return Breaker(Backoff(), clock, lambda: 0.0)

@@ -30,6 +30,9 @@ SQLITE_VERSION: str = sqlite3.sqlite_version
 FIXED_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 """Releases of older lines that carry the fix; 3.52.0 was withdrawn."""
 
+CACHED_STATEMENTS = 256
+"""Of a connection, kept prepared: an INSERT of each number of rows up to 64 is a statement (`walbatch.wal.store`)."""
+
 BUSY_TIMEOUT_MS = 5000
 """How long to wait for a lock."""
 
@@ -161,7 +164,9 @@ def open_scratch() -> Connection:
 
 def _open(uri: str) -> Connection:
     # Transactions are begun by hand. A connection is made in one thread and used in another, never in two at once.
-    connection: Connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection: Connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+    )
     return connection
 
 

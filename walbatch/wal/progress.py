@@ -23,7 +23,8 @@ class Progress:
         """The end of the log."""
         self.states: dict[Lane, LaneState] = {}
         self.changed = {lane: asyncio.Event() for lane in lanes}
-        """Set when a lane may have more to hand out."""
+        """Set when a lane may have more to hand out, or have it sooner."""
+        self._sooner_at = dict.fromkeys(lanes, 0)
         self._destinations = frozenset(lane.destination for lane in lanes)
         self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in lanes}
         self._waiting_since_s: dict[Lane, float] = {}
@@ -48,6 +49,7 @@ class Progress:
         age_s = now_s - self._waiting_since_s[lane]
         if turns.lags(policy, state.live, age_s):
             state.fall_behind(self.last)
+        self._sooner_at[lane] = policy.due_sooner_at(state.live)
         return turns.next_due(policy, state.to_read, state.live, age_s, now_s)
 
     def hand_out(self, batch: Batch, span: Span, next_at_ms: int | None, *, live: bool) -> None:
@@ -100,7 +102,9 @@ class Progress:
                 if self.states[lane].live == 0:
                     self._waiting_since_s[lane] = self._clock.monotonic_s()
                 self.states[lane].appended(count, before)
-                self.changed[lane].set()
+                # Whoever waits for a batch is not woken by every commit: that took 80 us of it, with a single caller.
+                if self.states[lane].live >= self._sooner_at[lane]:
+                    self.changed[lane].set()
 
     def _owed_to(self, route: store.Route) -> frozenset[str]:
         return self._destinations if route is None else self._destinations & route

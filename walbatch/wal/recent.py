@@ -50,7 +50,8 @@ class RecentIds:
     def remember(self, key: Key, time_ms: int, offset: Offset) -> None:
         """Add a stored record, and forget the oldest beyond the window."""
         known = self._known
+        if key in known:
+            del known[key]  # it goes to the end
         known[key] = (time_ms, offset)
-        known.move_to_end(key)
         if len(known) > self.window:
             known.popitem(last=False)

@@ -189,9 +189,8 @@ duplicate."""
 
 def _appended(places: Sequence[Place], done: Transaction) -> list[Appended]:
     offsets = done.offsets
-    return [
-        Appended(offsets[position] if stored is None else stored, duplicate) for stored, position, duplicate in places
-    ]
+    found = ((offsets[position] if stored is None else stored, duplicate) for stored, position, duplicate in places)
+    return [*map(Appended._make, found)]  # in half the time that its own constructor takes
 
 
 def _appended_one(record: Record, place: Place, done: Transaction) -> tuple[Record, Appended]:
