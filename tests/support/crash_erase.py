@@ -39,7 +39,7 @@ class _Commits:
     def __init__(self, life: Life) -> None:
         self._life = life
 
-    async def submit(self, write: Write) -> Answer:
+    async def submit(self, write: Write, _weight: int) -> Answer:
         return self._life.process.write(write)[0]
 
 
