@@ -16,6 +16,9 @@ INTERVAL_S = 60.0
 SLICE = 1000
 """Records that one transaction looks at: a few milliseconds, between two groups of appends."""
 
+PATIENCE_S = 5.0
+"""A purge goes along with new records for as long as some come within it: clients need a moment after a restart."""
+
 
 class Retention:
     """Purges the log for as long as it runs. Pending records and open dead letters are never touched."""
@@ -41,4 +44,4 @@ class Retention:
 
     async def purge(self) -> int:
         """Delete everything that is due, slice by slice, and return how many records that was."""
-        return await self._log.purge(self._clock.wall_ms() - self._keep_ms, SLICE)
+        return await self._log.purge(self._clock.wall_ms() - self._keep_ms, SLICE, patience_s=PATIENCE_S)

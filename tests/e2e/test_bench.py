@@ -33,6 +33,8 @@ NUMBERS = (
     "CPU at rest",
     "bytes written for each stored byte, Ingest",
     "bytes written for each stored byte, TrackEvent",
+    "bytes written if deleted while idle, Ingest",
+    "bytes written if deleted while idle, TrackEvent",
 )
 PEERS = ("persist-queue SQLiteAckQueue", "NATS JetStream", "Redis stream")
 MISSING = "is not installed: bench/tools.sh"

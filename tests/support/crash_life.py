@@ -22,6 +22,7 @@ from walbatch.retry import Condition
 from walbatch.routing import Filter, Router
 from walbatch.wal import ORDERED, Appended, Lane, Settlement, driver, store
 from walbatch.wal.disk import CHECKPOINT_BYTES
+from walbatch.wal.riding import FEWEST, Ride
 from walbatch.wal.transaction import Discard, Intent, Purge, Write
 
 DESTINATIONS = ("main", "second")
@@ -191,6 +192,8 @@ class Life:
     def append(self) -> None:
         """Store what some callers sent, in one group, perhaps together with a settlement."""
         groups = [self.records(self.chance.randint(1, 12)) for _ in range(self.chance.randint(1, 3))]
+        if self.process.log._ride:
+            self.ledger.purge_tried()
         self.commit(*groups, *(self._settlements[:1] if self.chance.random() < 0.3 else ()))
 
     def fetch(self) -> None:
@@ -220,8 +223,10 @@ class Life:
             self.commit(Discard(name, [offset], self.process.clock.wall_ms()))
 
     def purge(self) -> None:
-        """Delete what is settled everywhere, in two slices."""
+        """Delete what is settled everywhere, in two slices, and let new records take along what is settled later."""
         before_ms = self.process.clock.wall_ms() + 1
+        self.process.log._ride = ride = Ride(self.process.clock, Purge(before_ms, 0, 20), 0.0)
+        ride._came = FEWEST  # so that the very next ones do
         for after in (0, 20):
             self.commit(Purge(before_ms, after, 20))
 

@@ -36,18 +36,7 @@ from walbatch.errors import DiskFull, InvalidRecord, StorageFailed, Unavailable,
 from walbatch.event import Kind, Offset, Record
 from walbatch.ownership import Ownership
 from walbatch.routing import Router
-from walbatch.wal import (
-    Appended,
-    Backlog,
-    Batch,
-    Lane,
-    Settlement,
-    driver,
-    erasure,
-    recovery,
-    store,
-    upkeep,
-)
+from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, erasure, recovery, store, upkeep
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.connections import Threaded
 from walbatch.wal.disk import Disk, ask, broken
@@ -58,6 +47,7 @@ from walbatch.wal.opening import open_database
 from walbatch.wal.progress import Progress
 from walbatch.wal.purge import Purged
 from walbatch.wal.recent import WINDOW, RecentIds
+from walbatch.wal.riding import Ride
 from walbatch.wal.scrub import Scrubber
 from walbatch.wal.transaction import (
     ROW_BYTES,
@@ -117,6 +107,7 @@ class SqliteLog:
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
         self._progress = Progress(self._lanes, RecentIds(recent_window), self._admission.owed_bytes, clock)
         self._bits: dict[str, int] = {}
+        self._ride: Ride | None = None
         self._no_erasure = asyncio.Event()
         self._no_erasure.set()
         self._erasures = 0
@@ -160,12 +151,7 @@ class SqliteLog:
 
     def _open(self, connection: driver.Connection) -> None:
         self._bits, self._tombstones = open_database(
-            connection,
-            self.path,
-            self._lanes,
-            formerly=self._formerly,
-            progress=self._progress,
-            clock=self._clock,
+            connection, self.path, self._lanes, formerly=self._formerly, progress=self._progress, clock=self._clock
         )
         self._router = self._router.knowing(self._bits)
 
@@ -247,18 +233,22 @@ class SqliteLog:
         """See `EventLog.settle`."""
         await self._submit(settlement)
 
-    async def purge(self, before_ms: int, size: int) -> int:
+    async def purge(self, before_ms: int, size: int, *, patience_s: float = 0.0) -> int:
         """Delete the records that are settled everywhere and were received before a time; return how many.
 
-        It looks at `size` records in one transaction, and others get their turn in between. Open dead letters stay.
+        Transactions with new records take a slice along, of about as many as they have. Once none has come for
+        `patience_s`, slices of `size` go alone, one after the other. Open dead letters stay. One purge at a time.
+
+        Raises:
+            Unavailable: a transaction with a slice failed; what was deleted before is deleted.
         """
-        deleted = after = 0
-        while True:
-            done = cast(Purged, await self._submit(Purge(before_ms, after, size)))
-            deleted += done.deleted
-            if done.through is None:
-                return deleted
-            after = done.through
+        self._ride = ride = Ride(self._clock, Purge(before_ms, 0, size), patience_s)
+        try:
+            while await ride.goes_alone():
+                ride.follow(cast(Purged, await self._submit(ride.next)))
+        finally:
+            self._ride = None
+        return ride.deleted
 
     async def discard(self, destination: str, offsets: Sequence[Offset]) -> int:
         """Close the open dead letters of these records at one destination, for good; return how many there were."""
@@ -383,6 +373,7 @@ class SqliteLog:
 
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
         transaction = Planner(self._progress.recent, self._progress.states, self._router, self.refusal).plan(writes)
+        ride = self._ride if self._ride and self._ride.board(transaction) else None
         if transaction.erasures:  # no fetch may hand out what is being deleted
             self._erasures += 1
             self._no_erasure.clear()
@@ -393,10 +384,14 @@ class SqliteLog:
                 raise StorageFailed(
                     f"{self.path} has what a failed commit was to write, and memory has not ({error}): start again"
                 ) from error
+            if ride:
+                ride.failed(error)
             raise
         finally:
             self._no_erasure.set()
         self._progress.follow(transaction)
+        if ride:
+            ride.follow(transaction.purged[0])
         return transaction.answers
 
     async def _ask(self, connection: Threaded, query: Callable[..., T], *args: Any) -> T:

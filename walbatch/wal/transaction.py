@@ -24,8 +24,8 @@ from walbatch.wal.tombstones import Tombstone
 ROW_BYTES = 256
 """What a row takes besides its payload, in memory and on disk, roughly."""
 
-PURGED_BEYOND = 32
-"""Beside new records a purge looks at as many as they are, and at so many more, so that it gets ahead of them."""
+PURGED_BEYOND = 128
+"""Beside new records a purge looks at as many as they are, and at so many more at most: nobody waits for a long one."""
 
 
 @dataclass(frozen=True, slots=True)
