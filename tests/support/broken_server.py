@@ -71,7 +71,13 @@ def answer_long_before_the_commit() -> None:
         unfinished.add(asyncio.create_task(later(log, records)))
         return [Appended(Offset(0), duplicate=False) for _ in records]
 
+    async def answer_one(log: SqliteLog, make: Callable[[], Record], size: int) -> tuple[Record, Appended]:
+        del size
+        record = make()
+        return record, (await answer(log, [record]))[0]
+
     SqliteLog.append = answer  # type: ignore[method-assign, assignment]
+    SqliteLog.append_one = answer_one  # type: ignore[method-assign, assignment]
 
 
 def limit_nothing() -> None:

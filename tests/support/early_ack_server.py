@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 from walbatch.event import Offset, Record
@@ -25,9 +25,16 @@ async def _answer_early(log: SqliteLog, records: Sequence[Record]) -> list[Appen
     return [Appended(Offset(0), duplicate=False) for _ in records]
 
 
+async def _answer_one_early(log: SqliteLog, make: Callable[[], Record], size: int) -> tuple[Record, Appended]:
+    del size
+    record = make()
+    return record, (await _answer_early(log, [record]))[0]
+
+
 def install() -> None:
     """Make the log of this process answer early."""
     SqliteLog.append = _answer_early  # type: ignore[method-assign, assignment]
+    SqliteLog.append_one = _answer_one_early  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
