@@ -90,7 +90,8 @@ def test_a_read_only_disk_is_noticed_without_traffic(tmp_path: Path) -> None:
         server = here.serve()
         disk.fail()
         assert server.wait(NOTICED_S) == 74, server.output()
-        assert "commits in a row failed" in server.output()
+        # By three commits that failed, or by the look at the disk after one that had nothing to write.
+        assert any(words in server.output() for words in ("commits in a row failed", "takes no more"))
 
 
 def test_a_start_on_a_read_only_disk_says_so(tmp_path: Path) -> None:
