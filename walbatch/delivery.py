@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,24 @@ class Pause:
 
 
 Answer = Settled | Split | Hold | Pause
+
+
+class Answered(NamedTuple):
+    """One batch and the answer to it, as it is told to whoever counts or shows deliveries. Nothing is decided by it."""
+
+    destination: str
+    lane: str
+    finished_at_ms: int
+    events: int
+    """Records of any kind; the four below are parts of it."""
+    sent: int
+    dead: int
+    held: int
+    pending: int
+    """To be sent again."""
+    payload_bytes: int
+    attempt: int
+    """1, and one more for each failure of the destination in a row just before."""
+    answer: str
+    """As it is noted in the delivery's history."""
+    duration_s: float

@@ -19,7 +19,7 @@ import structlog
 from walbatch.attempt import Attempt
 from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
-from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
+from walbatch.delivery import DELIVERED, Answer, Answered, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
 from walbatch.errors import LogClosed, Unavailable
 from walbatch.event import Kind, repeatable
 from walbatch.retry import Breaker, State
@@ -50,13 +50,23 @@ class Flusher:
     """Everything on its way to one destination."""
 
     def __init__(
-        self, event_log: EventLog, sink: Sink, destination: str, *, breaker: Breaker, clock: Clock, manner: Manner
+        self,
+        event_log: EventLog,
+        sink: Sink,
+        destination: str,
+        *,
+        breaker: Breaker,
+        clock: Clock,
+        manner: Manner,
+        observe: Callable[[Answered], None] = lambda _: None,
     ) -> None:
+        """`observe` is called once for each batch, when its answer is known."""
         self._log = event_log
         self._sink = sink
         self._destination = destination
         self._breaker = breaker
         self._clock = clock
+        self._observe = observe
         self._policies = dict(manner.policies)
         self._hold_unknown = manner.hold_unknown
         self._window = Window(manner.max_in_flight)
@@ -148,24 +158,47 @@ class Flusher:
         except asyncio.CancelledError:  # no failure: what was noted is held at the next start, the rest is pending
             self._breaker.abandoned(ticket)
             raise
+        duration_s = self._clock.monotonic_s() - started_s
+        failures = self._breaker.condition.failures
         self._learn(batch.lane.kind, attempt.max_bytes)
         note = self._judge(attempt.answer, ticket)
+        self._tell(batch, attempt, note, failures, duration_s)
+        condition, finished_at_ms = self._breaker.condition, self._clock.wall_ms()
+        settlement = Settlement(batch, attempt.outcomes, condition, note, started_at_ms, finished_at_ms)
+        await self._stored(lambda: self._log.settle(settlement))
+
+    def _tell(self, batch: Batch, attempt: Attempt, note: str, failures: int, duration_s: float) -> None:
+        """Tell of an answer: one line in the logs, and whoever observes."""
         became = Counter(type(outcome) for outcome in attempt.outcomes if outcome is not DELIVERED)
-        tell = log.warning if became[Unknown] or attempt.warning else log.info
+        dead, held, pending = became[Rejected], became[Unknown], became[Retry]
+        tell = log.warning if held or attempt.warning else log.info
         tell(
             "flusher.batch_answered",
             destination=self._destination,
             lane=batch.lane.name,
             events=len(attempt.outcomes),
-            dead=became[Rejected],
-            held=became[Unknown],
-            pending=became[Retry],
+            dead=dead,
+            held=held,
+            pending=pending,
             answer=note,
-            duration_s=round(self._clock.monotonic_s() - started_s, 3),
+            duration_s=round(duration_s, 3),
         )
-        condition, finished_at_ms = self._breaker.condition, self._clock.wall_ms()
-        settlement = Settlement(batch, attempt.outcomes, condition, note, started_at_ms, finished_at_ms)
-        await self._stored(lambda: self._log.settle(settlement))
+        self._observe(
+            Answered(
+                destination=self._destination,
+                lane=batch.lane.name,
+                finished_at_ms=self._clock.wall_ms(),
+                events=len(attempt.outcomes),
+                sent=len(attempt.outcomes) - dead - held - pending,
+                dead=dead,
+                held=held,
+                pending=pending,
+                payload_bytes=sum(batch.sizes),
+                attempt=failures + 1,
+                answer=note,
+                duration_s=duration_s,
+            )
+        )
 
     async def _note(self, batch: Batch) -> bool:
         """Note what must not be sent twice, so that a crash holds it; say whether the batch may be sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import assert_never
@@ -18,6 +18,7 @@ from walbatch.destinations import (
     StdoutDestination,
     secret,
 )
+from walbatch.delivery import Answered
 from walbatch.event import Kind
 from walbatch.flusher import Flusher, Manner
 from walbatch.retry import Backoff, Breaker
@@ -54,9 +55,15 @@ class Outlets:
 
 @asynccontextmanager
 async def open_outlets(
-    settings: Settings, destinations: Mapping[str, Destination], event_log: EventLog, clock: Clock
+    settings: Settings,
+    destinations: Mapping[str, Destination],
+    event_log: EventLog,
+    clock: Clock,
+    observe: Callable[[Answered], None] = lambda _: None,
 ) -> AsyncIterator[Outlets]:
     """Open every sink, and go on with the backoff that was stored. Leaving it closes the sinks.
+
+    `observe` is called for each batch, when its answer is known.
 
     Raises:
         ConfigurationError: a sink cannot be opened as it is configured.
@@ -69,7 +76,9 @@ async def open_outlets(
             sink, manner = _outlet(settings, destination, clock)
             await stack.enter_async_context(sink)
             breaker = Breaker(backoff, clock, random.random, conditions[name])
-            flushers.append(Flusher(event_log, sink, name, breaker=breaker, clock=clock, manner=manner))
+            flushers.append(
+                Flusher(event_log, sink, name, breaker=breaker, clock=clock, manner=manner, observe=observe)
+            )
         yield Outlets(flushers)
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from walbatch.batching import BatchPolicy
+from walbatch.delivery import Answered
 from walbatch.errors import Unavailable
 from walbatch.event import Kind, profile_update, track
 from walbatch.flusher import Flusher, Manner
@@ -45,6 +46,7 @@ class Rig:
         self.sink = sink
         self.log = WatchedLog(self.clock)
         self.breaker = Breaker(Backoff(), self.clock, lambda: 0.0, condition)
+        self.answered: list[Answered] = []
         self.flusher = Flusher(
             self.log,
             sink,
@@ -52,6 +54,7 @@ class Rig:
             breaker=self.breaker,
             clock=self.clock,
             manner=Manner(dict.fromkeys(Kind, BatchPolicy(**policy)), hold_unknown=hold_unknown),
+            observe=self.answered.append,
         )
 
     async def append(self, *names: str) -> None:

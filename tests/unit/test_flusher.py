@@ -313,6 +313,20 @@ async def test_a_log_line_tells_counts_and_no_content() -> None:
     assert "secret" not in repr(lines)
 
 
+async def test_each_answer_is_told_to_whoever_observes() -> None:
+    """Counts by outcome, bytes, and which attempt in a row it was."""
+    rig = Rig(ScriptedSink([DOWN, Settled([DELIVERED, Rejected(400, "", "bad")], "400")]), size=2)
+    async with rig.running():
+        await rig.append("a", "b")
+        await rig.clock.advance(await rig.clock.sleeper(0.5))
+        await rig.settled(2)
+    failed, taken = rig.answered
+    assert (failed.events, failed.pending, failed.attempt, failed.answer) == (2, 2, 1, "503 Service Unavailable")
+    assert (taken.events, taken.sent, taken.dead, taken.pending, taken.attempt) == (2, 1, 1, 0, 2)
+    assert (taken.destination, taken.lane) == ("there", "events")
+    assert taken.payload_bytes == sum(len(payload) for payload in rig.sink.calls[1].payloads)
+
+
 async def test_what_was_fetched_as_the_destination_failed_goes_back_to_the_log() -> None:
     """It does not wait in memory for the end of an outage: of two lanes one is the probe, the other holds nothing."""
     down = Condition(State.OPEN, 9, FakeClock().wall_ms() + 1000, "503")
