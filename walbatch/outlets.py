@@ -11,6 +11,7 @@ from typing import assert_never
 
 from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
+from walbatch.delivery import Answered
 from walbatch.destinations import (
     Destination,
     MixpanelDestination,
@@ -18,7 +19,6 @@ from walbatch.destinations import (
     StdoutDestination,
     secret,
 )
-from walbatch.delivery import Answered
 from walbatch.event import Kind
 from walbatch.flusher import Flusher, Manner
 from walbatch.retry import Backoff, Breaker
