@@ -16,7 +16,7 @@ Where the answer leaves open whether the records were taken (`unknown`), an upda
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,6 +101,21 @@ class Pause:
 
 Answer = Settled | Split | Hold | Pause
 
+ATTEMPTS = ("delivered", "partial", "failed", "throttled", "paused")
+"""What can come of sending a batch: all taken; settled, but some are dead; no answer about records; less is asked for;
+a person is needed."""
+
+
+def attempt_of(answer: Answer, *, whole: bool) -> str:
+    """Return which of `ATTEMPTS` the last answer to a batch makes of it; `whole` if every record was delivered."""
+    match answer:
+        case Settled() | Split():
+            return "delivered" if whole else "partial"
+        case Hold(throttled=throttled):
+            return "throttled" if throttled else "failed"
+        case Pause():
+            return "paused"
+
 
 class Answered(NamedTuple):
     """One batch and the answer to it, as it is told to whoever counts or shows deliveries. Nothing is decided by it."""
@@ -121,3 +136,9 @@ class Answered(NamedTuple):
     answer: str
     """As it is noted in the delivery's history."""
     duration_s: float
+    outcome: str
+    """One of `ATTEMPTS`."""
+    dead_by_code: Mapping[int, int]
+    """How many are dead, by the code of their refusal."""
+    oldest_at_ms: int
+    """When the record was received that has waited longest."""
