@@ -15,7 +15,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults installed compiler lint lint-python lint-proto lint-image bench profile proto lock wheel clean
+.PHONY: help setup demo test faults installed compiler lint lint-python lint-proto lint-image bench profile proto docs lock wheel clean
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -28,6 +28,7 @@ help:
 	@echo 'make bench   measure on this machine, beside what bench/tools.sh installs; ONLY=drain a part, QUICK=1 a try'
 	@echo 'make profile where the time of CASE=unary goes; or ten, batch, stream, drain'
 	@echo 'make proto   generate walbatch/pb from proto/, and .env.example from the settings'
+	@echo 'make docs    generate what is generated of docs/'
 	@echo 'make lock    resolve the locks again; LOCK_FLAGS=--upgrade takes newer versions'
 	@echo 'make clean   remove what the others made'
 
@@ -77,6 +78,9 @@ lint-image: $(SETUP)
 proto: $(SETUP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call PROTOC,.)
 	$(BIN)/python -c 'from walbatch.settings import env_example; print(env_example(), end="")' >.env.example
+
+docs: $(SETUP)
+	$(BIN)/python tests/support/generated_pages.py
 
 lock: $(SETUP)
 	$(COMPILE) pyproject.toml --output-file requirements.lock

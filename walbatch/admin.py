@@ -3,6 +3,7 @@
     GET  /livez    the process runs its event loop
     GET  /readyz   records are accepted; it does not follow the destination, since buffering is the job
     GET  /stats    the numbers of `walbatch stats`
+    GET  /metrics  the same and more for Prometheus, see `walbatch.metrics`
     POST ...       what `walbatch.maintenance` has under this path: a line of JSON for each of its reports, the last one
                    with `error` if it could not go on; needs the token from the data directory
 
@@ -32,6 +33,7 @@ from walbatch.clock import Clock
 from walbatch.errors import ConfigurationError, WalbatchError
 from walbatch.http_server import AsgiApp
 from walbatch.maintenance import BadRequest, Maintenance, Reports
+from walbatch.metrics.exposition import Metrics
 from walbatch.wal.sqlite import SqliteLog
 
 TOKEN_FILE = "admin.token"  # noqa: S105  a file's name
@@ -44,8 +46,11 @@ domain name (DNS rebinding) says something else."""
 class Admin:
     """The port's answers. `ready` says whether records are accepted at this moment."""
 
-    def __init__(self, log: SqliteLog, clock: Clock, ready: Callable[[], bool], token: str) -> None:
+    def __init__(
+        self, log: SqliteLog, clock: Clock, ready: Callable[[], bool], token: str, *, metrics: Metrics
+    ) -> None:
         self._log = log
+        self._metrics = metrics
         self._clock = clock
         self._ready = ready
         self._token = token
@@ -55,6 +60,7 @@ class Admin:
                 Route("/livez", self._livez),
                 Route("/readyz", self._readyz),
                 Route("/stats", self._stats),
+                Route("/metrics", self._scrape),
                 *(
                     Route(path, partial(self._maintain, path), methods=["POST"])
                     for path in self._maintenance.operations
@@ -73,8 +79,15 @@ class Admin:
         return PlainTextResponse(f"not accepting records{why}\n", 503)
 
     async def _stats(self, _: Request) -> Response:
+        return _json(await self._document())
+
+    async def _scrape(self, request: Request) -> Response:
+        text, media_type = self._metrics.text(await self._document(), request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
+
+    async def _document(self) -> dict[str, Any]:
         database_bytes, wal_bytes = self._log.sizes()
-        document = stats.document(
+        return stats.document(
             await self._log.backlog(),
             now_ms=self._clock.wall_ms(),
             durability=self._log.durability,
@@ -83,7 +96,6 @@ class Admin:
             storage=stats.storage(self._log.refusing(), self._log.free_bytes()),
             serving=True,
         )
-        return _json(document)
 
     async def _maintain(self, path: str, request: Request) -> Response:
         given = request.headers.get("authorization", "")

@@ -1,11 +1,13 @@
-"""Bytes that are no message of a call, answered like any other mistake of a client.
+"""Around every call: bytes that are no message of it are answered like any other mistake, and its end is told.
 
-gRPC by itself answers UNKNOWN, and writes a traceback into the server's log for each of them.
+gRPC by itself answers UNKNOWN for such bytes, and writes a traceback into the server's log for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -19,10 +21,18 @@ NOT_A_MESSAGE = InvalidRecord(
 )
 
 
-class Decoding(grpc.aio.ServerInterceptor):
-    """Refuses unary calls whose request cannot be read. A stream finds out by itself, when it comes to that request."""
+Ended = Callable[[str, str], None]
+"""Told of the end of a call: its method, without the service, and the name of its status."""
 
-    def __init__(self) -> None:
+
+class Decoding(grpc.aio.ServerInterceptor):
+    """Refuses unary calls whose request cannot be read. A stream finds out by itself, when it comes to that request.
+
+    `ended` is called at the end of each call, also of one whose client gave up.
+    """
+
+    def __init__(self, ended: Ended = lambda _method, _code: None) -> None:
+        self._ended = ended
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -34,13 +44,18 @@ class Decoding(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if method not in self._handlers:
             handler = await continuation(handler_call_details)
-            if handler is None or handler.unary_unary is None:
-                return handler
-            self._handlers[method] = _checked(handler)
+            if handler is None:
+                return None
+            name = method.rpartition("/")[2]
+            if handler.unary_unary is not None:
+                handler = _checked(handler, name, self._ended)
+            elif handler.stream_stream is not None:
+                handler = _followed(handler, name, self._ended)
+            self._handlers[method] = handler
         return self._handlers[method]
 
 
-def _checked(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def _checked(handler: grpc.RpcMethodHandler[Any, Any], name: str, ended: Ended) -> grpc.RpcMethodHandler[Any, Any]:
     read: Callable[[bytes], Any] = handler.request_deserializer or bytes
     answer: Any = handler.unary_unary
 
@@ -51,8 +66,41 @@ def _checked(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[
             return NOT_A_MESSAGE
 
     async def checked(request: Any, context: Any) -> Any:
-        if request is NOT_A_MESSAGE:
-            await rich_errors.abort(context, NOT_A_MESSAGE)
-        return await answer(request, context)
+        try:
+            if request is NOT_A_MESSAGE:
+                await rich_errors.abort(context, NOT_A_MESSAGE)
+            reply = await answer(request, context)
+        except BaseException as error:
+            ended(name, _code(error, context))
+            raise
+        ended(name, "OK")
+        return reply
 
     return grpc.unary_unary_rpc_method_handler(checked, decode, handler.response_serializer)
+
+
+def _followed(handler: grpc.RpcMethodHandler[Any, Any], name: str, ended: Ended) -> grpc.RpcMethodHandler[Any, Any]:
+    answer: Any = handler.stream_stream
+
+    async def followed(requests: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(answer(requests, context)) as replies:
+                async for reply in replies:
+                    yield reply
+        except BaseException as error:
+            ended(name, _code(error, context))
+            raise
+        ended(name, "OK")
+
+    return grpc.stream_stream_rpc_method_handler(followed, handler.request_deserializer, handler.response_serializer)
+
+
+def _code(error: BaseException, context: Any) -> str:
+    """Return the name of the status of a call that ended with an exception."""
+    match error:
+        case grpc.aio.AbortError():
+            return str(context.code().name)
+        case asyncio.CancelledError() | GeneratorExit():
+            return "CANCELLED"
+        case _:
+            return "UNKNOWN"

@@ -19,7 +19,20 @@ import structlog
 from walbatch.attempt import Attempt
 from walbatch.batching import BatchPolicy
 from walbatch.clock import Clock
-from walbatch.delivery import DELIVERED, Answer, Answered, Hold, Pause, Rejected, Retry, Settled, Split, Unknown
+from walbatch.delivery import (
+    DELIVERED,
+    Answer,
+    Answered,
+    Hold,
+    Pause,
+    Rejected,
+    Retry,
+    Settled,
+    Split,
+    Unknown,
+    all_delivered,
+    attempt_of,
+)
 from walbatch.errors import LogClosed, Unavailable
 from walbatch.event import Kind, repeatable
 from walbatch.retry import Breaker, State
@@ -197,6 +210,9 @@ class Flusher:
                 attempt=failures + 1,
                 answer=note,
                 duration_s=duration_s,
+                outcome=attempt_of(attempt.answer, whole=all_delivered(attempt.outcomes)),
+                dead_by_code=Counter(outcome.code for outcome in attempt.outcomes if isinstance(outcome, Rejected)),
+                oldest_at_ms=batch.oldest_at_ms,
             )
         )
 

@@ -15,9 +15,10 @@ from walbatch.clock import Clock
 from walbatch.decoding import NOT_A_MESSAGE
 from walbatch.errors import InvalidRecord, LogClosed, Unavailable
 from walbatch.event import Record
+from walbatch.metrics.counting import Intake
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceServicer
-from walbatch.wal import EventLog
+from walbatch.wal import Appended, EventLog
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Inbox = asyncio.Queue[pb.IngestStreamRequest | None]
@@ -47,11 +48,12 @@ _DURABILITY = {
 
 
 class IngestService(AnalyticsServiceServicer):
-    """`analytics.v1.AnalyticsService` on top of a log."""
+    """`analytics.v1.AnalyticsService` on top of a log. `intake` counts what comes and what is answered."""
 
-    def __init__(self, log: EventLog, clock: Clock) -> None:
+    def __init__(self, log: EventLog, clock: Clock, *, intake: Intake) -> None:
         self._log = log
         self._clock = clock
+        self._intake = intake
         self._durability = _DURABILITY[log.durability]
         self._draining = asyncio.Event()
         self._ahead = _ReadAhead()
@@ -62,11 +64,14 @@ class IngestService(AnalyticsServiceServicer):
 
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         """Append one event."""
-        message = request.event
+        message, started_s = request.event, self._clock.monotonic_s()
+        self._intake.received("TrackEvent", 1)
         try:
             record, appended = await self._log.append_one(partial(self._event, message), message.ByteSize())
         except (InvalidRecord, Unavailable) as error:
+            self._intake.not_stored(error)
             await rich_errors.abort(context, error)
+        self._intake.acknowledged("TrackEvent", appended.duplicate, self._clock.monotonic_s() - started_s)
         return pb.TrackEventResponse(
             event_id=record.event_id, duplicate=appended.duplicate, durability=self._durability
         )
@@ -76,10 +81,15 @@ class IngestService(AnalyticsServiceServicer):
 
     async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:
         """Append a profile update and, if asked for, an identity link: both or none."""
+        started_s, count = self._clock.monotonic_s(), wire.identify_count(request)
+        self._intake.received("IdentifyUser", count)
         try:
             records = wire.identify(request, self._clock.wall_ms())
-            appended = await self._log.append(records)
-        except (InvalidRecord, Unavailable) as error:
+            appended, _ = await self._append("IdentifyUser", records, started_s)
+        except InvalidRecord as error:
+            self._intake.not_stored(error, count)
+            await rich_errors.abort(context, error)
+        except Unavailable as error:
             await rich_errors.abort(context, error)
         return pb.IdentifyUserResponse(
             event_id=records[0].event_id, duplicate=appended[0].duplicate, durability=self._durability
@@ -87,12 +97,13 @@ class IngestService(AnalyticsServiceServicer):
 
     async def Ingest(self, request: pb.IngestRequest, context: Context) -> pb.IngestResponse:
         """Append the valid records of a request, and name the others."""
+        started_s = self._clock.monotonic_s()
+        self._intake.received("Ingest", len(request.records))
         try:
             records, rejections = self._screen(request)
-            appended = await self._log.append(records)
+            appended, duplicates = await self._append("Ingest", records, started_s)
         except (InvalidRecord, Unavailable) as error:
             await rich_errors.abort(context, error)
-        duplicates = sum(a.duplicate for a in appended)
         return pb.IngestResponse(
             accepted_count=len(appended) - duplicates,
             duplicate_count=duplicates,
@@ -147,14 +158,15 @@ class IngestService(AnalyticsServiceServicer):
         return [request for request in requests if request is not None]
 
     async def _append_requests(self, requests: Sequence[pb.IngestStreamRequest]) -> pb.IngestStreamResponse:
+        started_s = self._clock.monotonic_s()
         records: list[Record] = []
         rejections: list[pb.StreamRejection] = []
+        self._intake.received("IngestStream", sum(len(request.records) for request in requests))
         for request in requests:
             valid, refused = self._screen(request)
             records += valid
             rejections += (pb.StreamRejection(sequence=request.sequence, rejection=rejection) for rejection in refused)
-        appended = await self._log.append(records)
-        duplicates = sum(a.duplicate for a in appended)
+        appended, duplicates = await self._append("IngestStream", records, started_s)
         return pb.IngestStreamResponse(
             acked_sequence=requests[-1].sequence,
             rejections=rejections,
@@ -163,13 +175,26 @@ class IngestService(AnalyticsServiceServicer):
             durability=self._durability,
         )
 
+    async def _append(self, method: str, records: Sequence[Record], started_s: float) -> tuple[list[Appended], int]:
+        """Append valid records of a request, and count what came of it; return where they are, and the duplicates."""
+        try:
+            appended = await self._log.append(records)
+        except Unavailable as error:
+            self._intake.not_stored(error, len(records))
+            raise
+        duplicates = sum(a.duplicate for a in appended)
+        self._intake.acknowledged(method, duplicates, self._clock.monotonic_s() - started_s)
+        return appended, duplicates
+
     def _screen(self, request: pb.IngestRequest | pb.IngestStreamRequest) -> tuple[list[Record], list[pb.Rejection]]:
         """Return the valid records of a request, and why the others are refused."""
         if len(request.records) > MAX_RECORDS or request.ByteSize() > MAX_REQUEST_BYTES:
             limits = f"{MAX_RECORDS} records and {MAX_REQUEST_BYTES} bytes"
-            raise InvalidRecord(
+            too_large = InvalidRecord(
                 "records", "BATCH_TOO_LARGE", f"is more than one request may carry ({limits}); split it"
             )
+            self._intake.not_stored(too_large, len(request.records))
+            raise too_large
         now_ms = self._clock.wall_ms()
         records: list[Record] = []
         rejections: list[pb.Rejection] = []
@@ -177,6 +202,7 @@ class IngestService(AnalyticsServiceServicer):
             try:
                 records.append(self._record(message, now_ms))
             except InvalidRecord as error:
+                self._intake.not_stored(error)
                 rejections.append(
                     pb.Rejection(index=index, field=error.field, reason=error.reason, description=error.description)
                 )

@@ -36,6 +36,7 @@ from walbatch.decoding import Decoding
 from walbatch.destinations import Destination, configured
 from walbatch.errors import ConfigurationError, Unavailable
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
+from walbatch.metrics.exposition import Metrics
 from walbatch.outlets import Outlets, open_outlets
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import add_AnalyticsServiceServicer_to_server
@@ -109,14 +110,17 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
     stop.install()
     clock = SystemClock()
     destinations = configured(settings)
+    metrics = Metrics(list(destinations), settings.max_backlog_bytes)
     async with AsyncExitStack() as stack:
         watchdog = _watchdog(settings.shutdown_grace)
         stack.callback(watchdog.cancel)  # the first in, so the last out: after everything that could hang
-        event_log = await stack.enter_async_context(_open_log(settings, destinations, clock))
+        event_log = await stack.enter_async_context(_open_log(settings, destinations, clock, metrics))
         await _tell_forgotten(event_log, destinations)
-        outlets = await stack.enter_async_context(open_outlets(settings, destinations, event_log, clock))
-        ingest = IngestService(event_log, clock)
-        servers = await stack.enter_async_context(_servers(settings, event_log, ingest, clock))
+        outlets = await stack.enter_async_context(
+            open_outlets(settings, destinations, event_log, clock, metrics.deliveries.answered)
+        )
+        ingest = IngestService(event_log, clock, intake=metrics.intake)
+        servers = await stack.enter_async_context(_servers(settings, event_log, ingest, clock, metrics))
         upkeep = Upkeep(event_log, clock, servers.refuse)
         retention = Retention(event_log, clock, settings.retention)
         background = await stack.enter_async_context(
@@ -146,7 +150,9 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
             await _cancel(flushing)
 
 
-def _open_log(settings: Settings, destinations: Mapping[str, Destination], clock: SystemClock) -> SqliteLog:
+def _open_log(
+    settings: Settings, destinations: Mapping[str, Destination], clock: SystemClock, metrics: Metrics
+) -> SqliteLog:
     return SqliteLog(
         settings.data_dir,
         list(destinations),
@@ -155,6 +161,7 @@ def _open_log(settings: Settings, destinations: Mapping[str, Destination], clock
         formerly={name: d.formerly for name, d in destinations.items() if d.formerly},
         limits=Limits(settings.max_backlog_bytes, settings.min_free_disk, settings.max_wal_bytes),
         allow_affected_sqlite=settings.allow_affected_sqlite,
+        watch=metrics.log,
     )
 
 
@@ -257,9 +264,9 @@ class Servers:
 
 @asynccontextmanager
 async def _servers(
-    settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock
+    settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock, metrics: Metrics
 ) -> AsyncIterator[Servers]:
-    server = grpc.aio.server(interceptors=[Decoding()], options=GRPC_OPTIONS)
+    server = grpc.aio.server(interceptors=[Decoding(metrics.intake.ended)], options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
     servers = Servers(server, status, ingest)
     add_AnalyticsServiceServicer_to_server(ingest, server)
@@ -270,7 +277,7 @@ async def _servers(
     with admin.listen(settings.admin_listen) as listener:
         servers.admin_address = _address(settings.admin_listen, listener.getsockname()[1])
         token = admin.write_token(settings.data_dir)
-        app = admin.Admin(event_log, clock, lambda: servers.ready, token).app
+        app = admin.Admin(event_log, clock, lambda: servers.ready, token, metrics=metrics).app
         async with http_server.serve(admin.check_host(app, listener), listener):
             try:
                 await servers.start()

@@ -63,6 +63,11 @@ def event(message: pb.Event, now_ms: int) -> Record:
     )
 
 
+def identify_count(message: pb.IdentifyUserRequest) -> int:
+    """Return how many records an IdentifyUser call asks for."""
+    return 1 if message.anonymous_id in ("", message.user_id) else 2
+
+
 def identify(message: pb.IdentifyUserRequest, now_ms: int) -> list[Record]:
     """Build the records of an IdentifyUser call: the profile update, then the link if one is asked for."""
     try:
@@ -73,7 +78,7 @@ def identify(message: pb.IdentifyUserRequest, now_ms: int) -> list[Record]:
         update = events.profile_update(
             distinct_id=message.user_id, operation="$set", properties=traits, update_id=message.event_id, now_ms=now_ms
         )
-        if message.anonymous_id in ("", message.user_id):
+        if identify_count(message) == 1:
             return [update]
         link = events.identity_link(identified_id=message.user_id, anonymous_id=message.anonymous_id, now_ms=now_ms)
     except InvalidRecord as error:

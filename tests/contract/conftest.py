@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import httpx
 import pytest
+from calls import uncounted
 from log_records import deliver, events, open_log
 from traces import secret_id
 
@@ -91,7 +92,7 @@ async def http(fake: FakeMixpanel) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def service(log: EventLog, clock: FakeClock) -> IngestService:
     """The gRPC calls over the log of the test."""
-    return IngestService(log, clock)
+    return IngestService(log, clock, intake=uncounted())
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED
 from walbatch.errors import BacklogFull, ConfigurationError
 from walbatch.event import Kind, Record, track
+from walbatch.metrics.exposition import Metrics
 from walbatch.retry import Condition
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Appended, Lane, Settlement
@@ -34,7 +35,7 @@ class Rig:
     def __init__(self, log: SqliteLog, clock: FakeClock) -> None:
         self.log = log
         self.ready = True
-        self.admin = Admin(log, clock, lambda: self.ready, TOKEN)
+        self.admin = Admin(log, clock, lambda: self.ready, TOKEN, metrics=Metrics(["there"], backlog_limit_bytes=0))
         self.client = httpx.AsyncClient()
 
     async def get(self, path: str, **options: Any) -> httpx.Response:

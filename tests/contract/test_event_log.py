@@ -125,6 +125,19 @@ async def test_the_same_id_for_something_else_is_kept(
     assert (await lane_of(log, EVENTS)).accepted == 2
 
 
+async def test_a_batch_tells_when_its_oldest_record_was_received(log: EventLog, clock: FakeClock) -> None:
+    """Also when that was given back and is handed out again."""
+    received_at_ms = clock.wall_ms()
+    await log.append([event("a", clock)])
+    await clock.advance(5)
+    await log.append([event("b", clock)])
+    for _ in range(2):
+        batch = await log.fetch(EVENTS, NOW)
+        assert (ids(batch), batch.oldest_at_ms) == (["a", "b"], received_at_ms)
+        log.release(batch)
+    assert (await log.fetch(PROFILES, NOW, wait=False)).oldest_at_ms == 0
+
+
 async def test_a_batch_is_due_at_its_size(log: EventLog, clock: FakeClock) -> None:
     """The last record of a full batch makes it due, without any wait."""
     policy = BatchPolicy(size=3)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+from calls import uncounted
+
 from walbatch.ingest import IngestService
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.testing.clock import FakeClock
@@ -31,7 +33,7 @@ async def turn(times: int) -> None:
 
 async def test_a_stream_that_is_cancelled_at_any_moment_gives_back_what_it_read_ahead() -> None:
     """Also a request that it had just taken out, and that nobody will store: else the room goes bit by bit."""
-    service = IngestService(MemoryLog(["there"], FakeClock()), FakeClock())
+    service = IngestService(MemoryLog(["there"], FakeClock()), FakeClock(), intake=uncounted())
     ends: list[type[object]] = []
     for turns in range(20):
         before = asyncio.all_tasks()

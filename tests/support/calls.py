@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from walbatch.batching import BatchPolicy
 from walbatch.errors import Unavailable
 from walbatch.event import Kind, Record
+from walbatch.metrics.counting import Counts, Intake
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Appended, Lane
@@ -43,6 +44,11 @@ class GatedLog(MemoryLog):
     async def stored(self, kind: Kind = Kind.EVENT) -> Sequence[str]:
         """Hand out everything of a kind."""
         return (await self.fetch(Lane("there", kind), BatchPolicy().at_once())).payloads
+
+
+def uncounted() -> Intake:
+    """Return counts that nobody reads."""
+    return Intake(Counts([]))
 
 
 def event(name: str = "Tick", **fields: Any) -> pb.Event:

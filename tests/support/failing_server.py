@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import grpc
+from calls import uncounted
 
 from walbatch import rich_errors
 from walbatch.clock import SystemClock
@@ -28,7 +29,7 @@ class Server(IngestService):
 
     def __init__(self) -> None:
         self.log = MemoryLog(["there"], SystemClock())
-        super().__init__(self.log, SystemClock())
+        super().__init__(self.log, SystemClock(), intake=uncounted())
         self.requests: list[Request] = []
         self.fault: Callable[[Request], rich_errors.Refusal | None] = lambda _: None
         """Says how a request fails before anything of it is stored."""

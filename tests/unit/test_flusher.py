@@ -325,6 +325,8 @@ async def test_each_answer_is_told_to_whoever_observes() -> None:
     assert (taken.events, taken.sent, taken.dead, taken.pending, taken.attempt) == (2, 1, 1, 0, 2)
     assert (taken.destination, taken.lane) == ("there", "events")
     assert taken.payload_bytes == sum(len(payload) for payload in rig.sink.calls[1].payloads)
+    assert (failed.outcome, taken.outcome, taken.dead_by_code) == ("failed", "partial", {400: 1})
+    assert taken.finished_at_ms - taken.oldest_at_ms == 1000
 
 
 async def test_what_was_fetched_as_the_destination_failed_goes_back_to_the_log() -> None:

@@ -14,6 +14,7 @@ from calls import Caller, Ended
 from walbatch.clock import SystemClock
 from walbatch.errors import CorruptLog
 from walbatch.ingest import IngestService
+from walbatch.metrics.exposition import Metrics
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.service import StopSignal, _servers, first_cause, until_stopped
 from walbatch.settings import Settings
@@ -72,9 +73,10 @@ async def test_streams_are_drained_however_the_service_ends(tmp_path: Path) -> N
     settings = Settings(data_dir=tmp_path, grpc_listen="127.0.0.1:0", admin_listen="127.0.0.1:0", destination="stdout")
     clock = FakeClock()
     log = MemoryLog(["there"], clock)
-    ingest = IngestService(log, clock)
+    metrics = Metrics(["there"], backlog_limit_bytes=0)
+    ingest = IngestService(log, clock, intake=metrics.intake)
     with pytest.raises(CorruptLog):
-        async with _servers(settings, cast(SqliteLog, log), ingest, cast(SystemClock, clock)):
+        async with _servers(settings, cast(SqliteLog, log), ingest, cast(SystemClock, clock), metrics):
             raise CorruptLog("damaged")
     with pytest.raises(Ended) as ended:
         await anext(ingest.IngestStream(nothing(), cast(Any, Caller())))

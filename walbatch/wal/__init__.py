@@ -62,6 +62,8 @@ class Batch(NamedTuple):
     payloads: Sequence[str]
     sizes: Sequence[int]
     """The bytes of each payload."""
+    oldest_at_ms: int = 0
+    """When the first of them was received; 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

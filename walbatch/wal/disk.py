@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -41,10 +42,51 @@ PROBE_S = 10.0
 """After so long without a commit the disk is tried: an idle server must not call itself ready on a broken one."""
 
 
+class Watching(Protocol):
+    """Told of what was done on the disk, in the event loop, right after it. Nothing is decided by it."""
+
+    def committed(self, records: int, duration_s: float) -> None:
+        """Hear of a transaction that is durable, and how many new records it stored."""
+        ...
+
+    def checkpointed(self, duration_s: float) -> None:
+        """Hear of a checkpoint."""
+        ...
+
+
+class Unwatched:
+    """`Watching` by nobody."""
+
+    def committed(self, records: int, duration_s: float) -> None:
+        """Do nothing."""
+
+    def checkpointed(self, duration_s: float) -> None:
+        """Do nothing."""
+
+
+UNWATCHED = Unwatched()
+
+
+class _Took(NamedTuple):
+    """How long a transaction took, and a checkpoint before it, if there was one."""
+
+    transaction_s: float
+    checkpoint_s: float | None
+
+
 class Disk:
     """What is known of the disk under the database that `writer` has open."""
 
-    def __init__(self, path: Path, writer: Threaded, guard: Guard, admission: Admission, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        writer: Threaded,
+        guard: Guard,
+        admission: Admission,
+        clock: Clock,
+        *,
+        watch: Watching = UNWATCHED,
+    ) -> None:
         self.writer = writer
         self.trimming = True
         """Whether the write-ahead log may be moved into the database at this moment."""
@@ -54,6 +96,7 @@ class Disk:
         self._admission = admission
         self._clock = clock
         self._guard = guard
+        self._watch = watch
         self._failed_commits = 0
         self._failure = ""
         self._committed_s = clock.monotonic_s()
@@ -62,33 +105,43 @@ class Disk:
         """Return why new records are refused at this moment, or would be; None if all is well."""
         return CommitFailed(self._failure) if self._failed_commits else self._admission.refusal()
 
-    async def transact(self, weight: int, transaction: Callable[..., None], *args: Any) -> None:
+    async def transact(self, records: int, weight: int, transaction: Callable[..., None], *args: Any) -> None:
         """Run `transaction(connection, *args)`; on return it is durable, and in the files that are in their place.
 
-        It writes about `weight` bytes. If it raises an `Unavailable`, nothing of it can be seen in this process: what
-        SQLite does after a transaction, a checkpoint, is done here before the next one.
+        It stores so many `records`, and writes about `weight` bytes. If it raises an `Unavailable`, nothing of it can
+        be seen in this process: what SQLite does after a transaction, a checkpoint, is done here before the next one.
 
         Raises:
             Unavailable: it is not, or that is not known. Later ones may succeed.
             FatalError: nothing more can be stored.
         """
 
-        def run(connection: driver.Connection) -> None:
+        def run(connection: driver.Connection) -> _Took:
+            checkpoint_s = None
             if self._written_bytes >= self.checkpoint_bytes and self.trimming:
-                driver.checkpoint_some(connection)
+                _, checkpoint_s = self._timed(driver.checkpoint_some, connection)
                 self._written_bytes = 0
-            transaction(connection, *args)
+            _, transaction_s = self._timed(transaction, connection, *args)
             self._written_bytes += weight + COMMIT_BYTES
             self._guard.check(connection)
+            return _Took(transaction_s, checkpoint_s)
 
         try:
-            await self.writer.run(run)
+            took = await self.writer.run(run)
         except driver.Error as error:
             raise self._judge(error) from error
         except OSError as error:  # after the COMMIT: the disk has it, memory does not; a start brings them together
             raise StorageFailed(f"the disk of {self._path} takes no more: {error}") from error
         self._failed_commits = 0
         self._committed_s = self._clock.monotonic_s()
+        if took.checkpoint_s is not None:
+            self._watch.checkpointed(took.checkpoint_s)
+        self._watch.committed(records, took.transaction_s)
+
+    def _timed(self, work: Callable[..., T], *args: Any) -> tuple[T, float]:
+        """Do it, and return what it returns and the seconds that it took."""
+        started_s = self._clock.monotonic_s()
+        return work(*args), self._clock.monotonic_s() - started_s
 
     async def tend(self, probe: Callable[[], Awaitable[object]]) -> None:
         """Look after the files, and `probe` the disk with a commit if there is reason to.
@@ -111,10 +164,12 @@ class Disk:
         if file_sizes(self._path)[1] < upkeep.TRIM_FROM_BYTES and not self._admission.disk_full:
             return 0
         try:
-            return await self.writer.run(upkeep.trim)
+            kept, duration_s = await self.writer.run(partial(self._timed, upkeep.trim))
         except driver.Error as error:
             self._admission.wal_bytes = file_sizes(self._path)[1]
             raise self._judge(error) from error
+        self._watch.checkpointed(duration_s)
+        return kept
 
     def _judge(self, error: sqlite3.Error) -> WalbatchError:
         """Translate what a transaction raised."""

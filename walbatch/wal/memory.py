@@ -148,7 +148,7 @@ class MemoryLog:
             self._status[lane][offset] = IN_FLIGHT
             self._behind[lane].discard(offset)
         payloads = [self._records[offset - 1].payload for offset in taken]
-        return Batch(lane, taken, payloads, byte_lengths(payloads))
+        return Batch(lane, taken, payloads, byte_lengths(payloads), self._records[taken[0] - 1].received_at_ms)
 
     def release(self, batch: Batch) -> None:
         """See `EventLog.release`."""

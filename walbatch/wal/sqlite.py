@@ -39,7 +39,7 @@ from walbatch.routing import Router
 from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, erasure, recovery, store, upkeep
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.connections import Threaded
-from walbatch.wal.disk import Disk, ask, broken
+from walbatch.wal.disk import UNWATCHED, Disk, Watching, ask, broken
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.guard import Guard
@@ -96,10 +96,11 @@ class SqliteLog:
         limits: Limits = NO_LIMITS,
         allow_affected_sqlite: bool = False,
         recent_window: int = WINDOW,
+        watch: Watching = UNWATCHED,
     ) -> None:
         self.path = directory / DATABASE_FILE
         self.ownership = Ownership(directory)
-        self._clock = clock
+        self._clock, self._watch = clock, watch
         self._admission = Admission(directory, limits, clock)
         self._allow_affected = allow_affected_sqlite
         self._router = router or Router({})
@@ -134,7 +135,7 @@ class SqliteLog:
                 self._reader = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
                 self._questions = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
                 guard = Guard(self.path, self.ownership)
-                self._disk = Disk(self.path, writer, guard, self._admission, self._clock)
+                self._disk = Disk(self.path, writer, guard, self._admission, self._clock, watch=self._watch)
             except driver.Error as error:
                 raise broken(self.path, error) from error
             except OSError as error:
@@ -378,7 +379,8 @@ class SqliteLog:
             self._erasures += 1
             self._no_erasure.clear()
         try:
-            await self._disk.transact(transaction.weight, transaction.run, self._lanes, self._bits)
+            new, weight = len(transaction.records), transaction.weight
+            await self._disk.transact(new, weight, transaction.run, self._lanes, self._bits)
         except Unavailable as error:
             if transaction.records and await self._ask(self._reader, store.last_offset) > self._progress.last:
                 raise StorageFailed(

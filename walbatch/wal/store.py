@@ -113,9 +113,10 @@ def read_span(
         cursor.close()  # a half-read cursor keeps the log from being trimmed
     sizes = byte_lengths(payloads)
     count = _fitting(sizes, policy)
-    batch = Batch(lane, offsets[:count], payloads[:count], sizes[:count])
     if not count:
-        return batch, None
+        return Batch(lane, (), (), ()), None
+    oldest_at_ms = oldest_received_at_ms(connection, lane, bit, Span(offsets[0], offsets[0])) or 0
+    batch = Batch(lane, offsets[:count], payloads[:count], sizes[:count], oldest_at_ms)
     return batch, oldest_received_at_ms(connection, lane, bit, Span(Offset(offsets[count - 1] + 1), span.last))
 
 
