@@ -21,6 +21,7 @@ from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver
 from walbatch.wal.admission import Limits
+from walbatch.wal.transaction import Transaction
 
 CANARY = "canary-91be04"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -139,6 +140,26 @@ async def test_a_refusal_for_the_moment_is_counted_apart(rig: Metered) -> None:
     assert (await rig.samples())["walbatch_accepting"] == {(): 0}
     rig.log._admission.limits = NO_LIMITS
     assert (await rig.samples())["walbatch_accepting"] == {(): 1}
+
+
+async def test_a_commit_that_fails_is_counted_as_refused(rig: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as accepted, nor as a commit; sent again it is."""
+    run, errors = Transaction.run, [driver.Error("pretended")]
+
+    def fail_once(transaction: Transaction, *args: Any) -> None:
+        if errors:
+            raise errors.pop()
+        run(transaction, *args)
+
+    monkeypatch.setattr(Transaction, "run", fail_once)
+    request = pb.TrackEventRequest(event=event(event_id="a"))
+    await refusal(rig.stub.TrackEvent(request))
+    found = await rig.samples()
+    assert found["walbatch_events_accepted_total"] == {(): 0} == found["walbatch_commit_duration_seconds_count"]
+    assert await rig.counted("walbatch_events_refused_total") == {("COMMIT_FAILED",): 1}
+    await rig.stub.TrackEvent(request)
+    found = await rig.samples()
+    assert found["walbatch_events_accepted_total"] == {(): 1} == found["walbatch_commit_duration_seconds_count"]
 
 
 async def test_what_goes_out_is_counted(rig: Metered) -> None:

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from walbatch.metrics.counting import Counts, Deliveries, Histogram, Intake, Log, Row
+from walbatch.metrics.counting import Counter, Counts, Deliveries, Histogram, Intake, Log, Row
 from walbatch.metrics.families import Family, families
 from walbatch.retry import State
 
@@ -74,7 +74,7 @@ class Metrics(Collector):
         for name, family in families().items():
             match family.type:
                 case "counter":
-                    yield _counter(family, self._counts.numbers[name])
+                    yield _counter(family, self._counts.counters[name])
                 case "histogram":
                     yield _histogram(family, self._counts.histograms[name])
                 case "info":
@@ -101,10 +101,10 @@ def _unix_s(rfc3339: str | None) -> float:
     return datetime.fromisoformat(rfc3339).timestamp() if rfc3339 else 0.0
 
 
-def _counter(family: Family, rows: Mapping[Row, int]) -> Metric:
+def _counter(family: Family, rows: Mapping[Row, Counter]) -> Metric:
     metric = CounterMetricFamily(family.name, family.help, labels=[*family.labels])
-    for row, value in rows.items():
-        metric.add_metric(row, value)
+    for row, counter in rows.items():
+        metric.add_metric(row, counter.value)
     return metric
 
 
