@@ -57,7 +57,7 @@ async def load(rig: Metered) -> None:
     await track(pb.TrackEventRequest(event=event(event_id="a")))
     await track(pb.TrackEventRequest(event=event(event_id="a")))
     await refusal(track(pb.TrackEventRequest(event=event(""))))
-    mixed = [event(event_id="b"), event(event_id="a"), event(properties_json="[]"), event(event_id="c")]
+    mixed = [*(event(event_id=given) for given in "abac"), event(properties_json="[]")]
     await rig.stub.Ingest(pb.IngestRequest(records=records(*mixed)))
     await refusal(rig.stub.Ingest(pb.IngestRequest(records=records(*[event()] * (MAX_RECORDS + 1)))))
     await rig.stub.IdentifyUser(pb.IdentifyUserRequest(user_id="u1", anonymous_id="a1"))
@@ -75,11 +75,11 @@ async def test_what_comes_in_is_counted(rig: Metered) -> None:
     assert await rig.counted("walbatch_events_received_total") == {
         ("TrackEvent",): 3,
         ("IdentifyUser",): 4,
-        ("Ingest",): 4 + MAX_RECORDS + 1,
+        ("Ingest",): 5 + MAX_RECORDS + 1,
         ("IngestStream",): 2,
     }
     assert await rig.counted("walbatch_events_accepted_total") == {(): 6}
-    assert await rig.counted("walbatch_events_duplicate_total") == {(): 2}
+    assert await rig.counted("walbatch_events_duplicate_total") == {(): 3}
     assert await rig.counted("walbatch_events_rejected_total") == {
         ("REQUIRED",): 4,
         ("NOT_AN_OBJECT",): 1,

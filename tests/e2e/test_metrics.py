@@ -59,6 +59,8 @@ async def test_the_counters_agree_with_stats_and_begin_anew_with_a_restart(tmp_p
         assert found["walbatch_events_sent_total"]["mixpanel", "events"] == EVENTS == stats["sent"]
         attempts = found["walbatch_delivery_attempts_total"]
         assert (attempts["mixpanel", "events", "failed"], attempts["mixpanel", "events", "throttled"]) == (1, 1)
+        ours = ("unary", "analytics.v1.AnalyticsService", "Ingest")
+        assert found["grpc_server_handled_total"][*ours, "OK"] == EVENTS / 10 + 2
         assert found["walbatch_commit_duration_seconds_count"][()] >= EVENTS / 10
         assert 0 < found["walbatch_ingest_ack_duration_seconds_sum"]["Ingest",] < 60
         assert server.stop() == 0

@@ -10,10 +10,10 @@ from types import ModuleType
 import pytest
 
 from walbatch import event, ingest, json_text, rules, wire
-from walbatch.delivery import ATTEMPTS, DELIVERED, Answer, Hold, Pause, Settled, Split, attempt_of
+from walbatch.delivery import ATTEMPTS, DELIVERED, Answer, Answered, Hold, Pause, Settled, Split, attempt_of
 from walbatch.errors import InvalidRecord, NoRoom, Unavailable
-from walbatch.metrics.counting import Counts, Histogram, Intake, Row
-from walbatch.metrics.families import OTHER, REFUSALS, REJECTIONS, families
+from walbatch.metrics.counting import Counts, Deliveries, Histogram, Intake, Row
+from walbatch.metrics.families import HELD, OTHER, REFUSALS, REJECTIONS, families
 from walbatch.wal import tombstones
 
 MODULES = [event, ingest, json_text, rules, tombstones, wire]
@@ -86,6 +86,22 @@ def test_only_calls_with_records_are_counted(method: str, code: str, counted: di
     Intake(counts).ended(method, code)
     handled = nonzero(counts, "grpc_server_handled_total")
     assert {row[2:]: count for row, count in handled.items()} == counted
+
+
+def test_a_batch_with_every_fate_is_counted() -> None:
+    """What is held counts as dead, with a reason of its own; a status that is not listed is OTHER."""
+    counts = Counts(["there"])
+    fates = {"events": 10, "sent": 4, "dead": 3, "held": 2, "pending": 1, "dead_by_code": {400: 2, 418: 1}}
+    answer = {"finished_at_ms": 5000, "oldest_at_ms": 2000, "attempt": 1, "answer": "400", "outcome": "partial"}
+    sizes = {"payload_bytes": 900, "duration_s": 0.2}
+    answered = Answered(destination="there", lane="profiles", **fates, **answer, **sizes)  # type: ignore[arg-type]
+    Deliveries(counts).answered(answered)
+    row = ("there", "profiles")
+    assert nonzero(counts, "walbatch_events_sent_total") == {row: 4}
+    dead = {(*row, "400"): 2, (*row, OTHER): 1, (*row, HELD): 2}
+    assert nonzero(counts, "walbatch_events_dead_total") == dead
+    (lag,) = counts.histograms["walbatch_delivery_lag_seconds"].values()
+    assert lag.total == 3
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The counts, as plain numbers: changed in the event loop alone, which also reads them at a scrape, so without a lock.
 
-The client library's own take a lock: 0.4 microseconds for a counter, 0.9 for a histogram (measured on 2 cores). A call pays
-for three of the one and one of the other, which is 0.6 with these, and a transaction for three, which is 0.45. They are
-turned into the library's families at a scrape.
+The client library's own take a lock: 0.4 microseconds for a counter, 0.9 for a histogram (measured on 2 cores). A call
+needs three of the one and one of the other, which is 0.6 with these, and a transaction needs three, which is 0.45. They
+become the library's families at a scrape.
 Every row is there from the start, at 0: a first error is then an increase that an alert can see.
 """
 
