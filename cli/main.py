@@ -15,6 +15,7 @@ from walbatch.errors import WalbatchError
 from .backup import backup
 from .bench import bench
 from .dead import app as dead
+from .delivery import flush, pause, resume
 from .doctor import doctor
 from .erase import erase
 from .health import health
@@ -51,6 +52,7 @@ app = typer.Typer(
     epilog="Try it without an account: `walbatch sink`, then `walbatch serve`. Settings: .env.example.",
 )
 # The three that people come for stand first.
-for command in (serve, stats, replay, send, sink, erase, backup, doctor, bench, migrate, health, version):
+DAILY = (serve, stats, replay, send, sink, pause, resume, flush)
+for command in (*DAILY, erase, backup, doctor, bench, migrate, health, version):
     app.command()(command)
 app.add_typer(dead, name="dead")

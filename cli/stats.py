@@ -1,26 +1,92 @@
-"""`walbatch stats`: what was accepted, what is waiting, and how the destination is doing."""
+"""`walbatch stats`: what was accepted, what is waiting, and how the destinations are doing."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from .options import DataDir, Json, local_settings
 from .table import console, counted
 
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, with rates.")]
+Interval = Annotated[str, typer.Option(metavar="TIME", help="With --watch: from one look to the next.")]
+Check = Annotated[bool, typer.Option("--check", help="One line and an exit code for monitoring, as Nagios wants them.")]
+MaxAge = Annotated[
+    str | None, typer.Option(metavar="TIME", help="With --check: critical if the oldest pending record is older.")
+]
+MaxPending = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="With --check: critical if more records are pending.")
+]
 
-def stats(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show how many records were accepted, wait, were sent, or were refused; with the server up or down."""
-    settings = local_settings(data_dir)
-    document = _from_server(settings.data_dir) or _from_disk(settings.data_dir)
-    if as_json:
-        typer.echo(json.dumps(document))
+SHORTEST_S = 0.1
+
+
+def stats(
+    data_dir: DataDir = None,
+    as_json: Json = False,
+    watch: Watch = False,
+    interval: Interval = "1s",
+    check: Check = False,
+    max_age: MaxAge = None,
+    max_pending: MaxPending = None,
+) -> None:
+    """Show how many records were accepted, wait, were sent, or were refused; with the server up or down.
+
+    --watch shows it live on a terminal; anywhere else it prints a line each time, with --json the whole document.
+
+    --check exits with 0 ok, 1 warning (a destination fails or is paused, dead letters), 2 critical (not serving, new
+    records are refused, beyond a limit), 3 unknown (nothing can be read).
+    """
+    if check:
+        if watch or as_json:
+            raise typer.BadParameter("--check prints its own line: leave out --watch and --json")
+        _check(data_dir, max_age, max_pending)
+    elif max_age is not None or max_pending is not None:
+        raise typer.BadParameter("--max-age and --max-pending are for --check")
+    elif watch:
+        from .watching import watch as go_on
+
+        interval_s = _duration_s("--interval", interval)
+        if interval_s < SHORTEST_S:
+            raise typer.BadParameter(f"--interval: {interval!r} is too short; write 100ms or more")
+        directory = local_settings(data_dir).data_dir
+        go_on(lambda: _document(directory), interval_s, as_json=as_json)
     else:
-        _print(document)
+        document = _document(local_settings(data_dir).data_dir)
+        if as_json:
+            typer.echo(json.dumps(document))
+        else:
+            _print(document)
+
+
+def _check(data_dir: Path | None, max_age: str | None, max_pending: int | None) -> None:
+    from walbatch.check import Limits, judge, unknown
+    from walbatch.errors import WalbatchError
+
+    try:
+        limits = Limits(None if max_age is None else _duration_s("--max-age", max_age), max_pending)
+        verdict = judge(_document(local_settings(data_dir).data_dir), limits)
+    except (WalbatchError, typer.BadParameter) as error:
+        verdict = unknown(str(error))
+    typer.echo(verdict.line)
+    raise typer.Exit(verdict.level)
+
+
+def _duration_s(option: str, text: str) -> float:
+    from walbatch.units import parse_duration_s
+
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {text!r} {error}") from error
+
+
+def _document(directory: Path) -> dict[str, Any]:
+    return _from_server(directory) or _from_disk(directory)
 
 
 def _from_server(directory: Path) -> dict[str, Any] | None:
@@ -62,40 +128,24 @@ def _from_disk(directory: Path) -> dict[str, Any]:
 def _print(document: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from walbatch.summary import standing
+
     out = console()
-    for destination in document["destinations"]:
-        out.print(_sentence(document, destination), soft_wrap=True)
-    if document["serving"] and not document["storage"]["accepting"]:
-        out.print(f"New records are refused: {document['storage']['detail']}.", soft_wrap=True)
+    out.print(document["summary"], soft_wrap=True)
     if document["dead"]:
         out.print(_dead_sentence(document), soft_wrap=True)
-    table = Table("to", "lane", *(name.replace("_", " ") for name in _COLUMNS), box=None, pad_edge=False)
-    for column in table.columns[2:]:
+    table = Table("to", "state", "lane", *(name.replace("_", " ") for name in _COLUMNS), box=None, pad_edge=False)
+    for column in table.columns[3:]:
         column.justify = "right"
     for destination in document["destinations"]:
+        state = standing(destination)
         for lane in destination["lanes"]:
-            table.add_row(destination["name"], lane["name"], *(f"{lane[name]:,}" for name in _COLUMNS))
+            table.add_row(destination["name"], state, lane["name"], *(f"{lane[name]:,}" for name in _COLUMNS))
     out.print(table)
     out.print(_footer(document), soft_wrap=True)
 
 
 _COLUMNS = ("accepted", "pending", "in_flight", "sent", "dead", "held", "resolved", "purged", "erased")
-
-
-def _sentence(document: dict[str, Any], destination: dict[str, Any]) -> str:
-    from walbatch.units import format_duration
-
-    owed = sum(lane["pending"] for lane in destination["lanes"])
-    pending = f"{owed:,} pending"
-    if owed:
-        pending += f", the oldest for {format_duration(round(destination['oldest_pending_age_s'], 1))}"
-    if not document["serving"]:
-        return f"Not serving {destination['name']}. {pending}; what is pending goes out after `walbatch serve`."
-    if destination["state"] == "ok":
-        return f"Delivering to {destination['name']}. {pending}."
-    next_try = f"next try in {format_duration(round(destination['retry_in_s'] or 0))}"
-    trouble = f"{destination['name']} is {destination['state']}: {destination['last_error']}"
-    return f"{trouble}; {next_try}. {pending}, nothing is lost."
 
 
 def _dead_sentence(document: dict[str, Any]) -> str:

@@ -44,17 +44,27 @@ domain name (DNS rebinding) says something else."""
 
 
 class Admin:
-    """The port's answers. `ready` says whether records are accepted at this moment."""
+    """The port's answers. `ready` says whether records are accepted at this moment.
+
+    `ask_now` is for `Maintenance`.
+    """
 
     def __init__(
-        self, log: SqliteLog, clock: Clock, ready: Callable[[], bool], token: str, *, metrics: Metrics
+        self,
+        log: SqliteLog,
+        clock: Clock,
+        ready: Callable[[], bool],
+        token: str,
+        *,
+        metrics: Metrics,
+        ask_now: Callable[[str], None],
     ) -> None:
         self._log = log
         self._metrics = metrics
         self._clock = clock
         self._ready = ready
         self._token = token
-        self._maintenance = Maintenance(log, clock)
+        self._maintenance = Maintenance(log, clock, ask_now)
         self.app = Starlette(
             routes=[
                 Route("/livez", self._livez),
@@ -95,6 +105,7 @@ class Admin:
             wal_bytes=wal_bytes,
             storage=stats.storage(self._log.refusing(), self._log.free_bytes()),
             serving=True,
+            max_backlog_bytes=self._log.limits.max_backlog_bytes,
         )
 
     async def _maintain(self, path: str, request: Request) -> Response:

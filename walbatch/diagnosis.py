@@ -171,7 +171,10 @@ def _pending(look: Look) -> Iterator[Finding]:
         text = f"{destination.name}: {owed:,} pending"
         if ages:
             text += f", the oldest for {format_duration(round(age_s))}"
-        if condition.state is State.OK:
+        if destination.paused_at_ms is not None:
+            text = f"{text}; paused by a person since {rfc3339(destination.paused_at_ms)}"
+            yield Finding("delivery", Status.WARN, text, "nothing is lost; `walbatch resume` lets it go on")
+        elif condition.state is State.OK:
             late = age_s > OLD_PENDING_S
             fix = "is it still configured, and is a server running? `walbatch stats`" if late else ""
             yield Finding("delivery", Status.WARN if late else Status.OK, text, fix)

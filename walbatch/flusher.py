@@ -103,6 +103,11 @@ class Flusher:
         self._draining.set()
         self._breaker_changed.set()
 
+    def ask_now(self) -> None:
+        """Ask a destination that is not answering well at once, with one batch, instead of later."""
+        self._breaker.probe_now()
+        self._breaker_changed.set()
+
     async def _serve(self, lane: Lane) -> None:
         async with asyncio.TaskGroup() as deliveries:
             while True:

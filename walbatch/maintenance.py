@@ -4,28 +4,35 @@
     /dead/replay     send dead letters again, as they are or corrected
     /dead/discard    give dead letters up
     /erase           delete everything that belongs to a person, or say what that would be
+    /pause           hold delivery to a destination back, or to all of them; records are accepted as before
+    /resume          let it go on
+    /flush           deliver what waits now, and ask a destination that is backing off at once
 
-Commands ask the same of a log of their own while nobody serves it. One of these runs at a time, so that no letter is
-sent twice by two people who meant the same.
+Commands ask the same of a log of their own while nobody serves it. Of the first four one runs at a time, so that no
+letter is sent twice by two people who meant the same. The others never wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from walbatch import dead, erasure, json_text, replay
 from walbatch.clock import Clock
 from walbatch.errors import InvalidRecord, WalbatchError
 from walbatch.person import bare
-from walbatch.wal import store
+from walbatch.stats import rfc3339
+from walbatch.wal import DestinationBacklog, store
 from walbatch.wal.dead_letters import Choice
 from walbatch.wal.selection import Selection
 from walbatch.wal.sqlite import SqliteLog
+
+log = structlog.stdlib.get_logger("walbatch.maintenance")
 
 Reports = AsyncGenerator[dict[str, Any], None]
 """What is told while something is done: JSON-ready."""
@@ -80,18 +87,28 @@ class EraseRequest(_Request):
     """Whether to delete other databases in the data directory as well."""
 
 
-class Maintenance:
-    """Does what is asked of one log."""
+class DeliveryRequest(_Request):
+    """Body of /pause, /resume and /flush. No destination means every one."""
 
-    def __init__(self, log: SqliteLog, clock: Clock) -> None:
+    destination: str | None = None
+
+
+class Maintenance:
+    """Does what is asked of one log. `ask_now` asks a destination at once; without a server there is nobody to ask."""
+
+    def __init__(self, log: SqliteLog, clock: Clock, ask_now: Callable[[str], None] = lambda _: None) -> None:
         self._log = log
         self._clock = clock
+        self._ask_now = ask_now
         self._busy = False
         self.operations: Mapping[str, tuple[type[_Request], Callable[[Any], Reports]]] = {
-            "/replay": (ReplayRequest, self._replay),
-            "/dead/replay": (DeadReplayRequest, self._replay_dead),
-            "/dead/discard": (DeadDiscardRequest, self._discard_dead),
-            "/erase": (EraseRequest, self._erase),
+            "/replay": (ReplayRequest, self._alone(self._replay)),
+            "/dead/replay": (DeadReplayRequest, self._alone(self._replay_dead)),
+            "/dead/discard": (DeadDiscardRequest, self._alone(self._discard_dead)),
+            "/erase": (EraseRequest, self._alone(self._erase)),
+            "/pause": (DeliveryRequest, self._pause),
+            "/resume": (DeliveryRequest, self._resume),
+            "/flush": (DeliveryRequest, self._flush),
         }
 
     def start(self, path: str, body: bytes) -> Reports:
@@ -108,18 +125,23 @@ class Maintenance:
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False))
             raise BadRequest(f"not a request for {path}: {fields}") from None
-        return self._alone(run(request))
+        return run(request)
 
-    async def _alone(self, reports: Reports) -> Reports:
-        if self._busy:
-            raise Busy("another replay, discard or erasure is at work; try again when it is done")
-        self._busy = True
-        try:
-            async with aclosing(reports):
-                async for report in reports:
-                    yield report
-        finally:
-            self._busy = False
+    def _alone(self, run: Callable[[Any], Reports]) -> Callable[[Any], Reports]:
+        """Return the same for one at a time."""
+
+        async def alone(request: _Request) -> Reports:
+            if self._busy:
+                raise Busy("another replay, discard or erasure is at work; try again when it is done")
+            self._busy = True
+            try:
+                async with aclosing(run(request)) as reports:
+                    async for report in reports:
+                        yield report
+            finally:
+                self._busy = False
+
+        return alone
 
     async def _replay(self, request: ReplayRequest) -> Reports:
         destination = await self._destination(request.destination)
@@ -153,6 +175,43 @@ class Maintenance:
             return
         async for report in erasure.erase(self._log, self._clock, people, delete_copies=request.delete_copies):
             yield asdict(report)
+
+    async def _pause(self, request: DeliveryRequest) -> Reports:
+        for name in await self._meant(request):
+            changed = await self._log.pause(name, self._clock.wall_ms())
+            yield await self._told("maintenance.paused", name, changed=changed)
+
+    async def _resume(self, request: DeliveryRequest) -> Reports:
+        for name in await self._meant(request):
+            changed = await self._log.pause(name, None)
+            yield await self._told("maintenance.resumed", name, changed=changed)
+
+    async def _flush(self, request: DeliveryRequest) -> Reports:
+        for name in await self._meant(request):
+            due = self._log.make_due(name)
+            self._ask_now(name)
+            yield await self._told("maintenance.flushed", name, due=due)
+
+    async def _meant(self, request: DeliveryRequest) -> Collection[str]:
+        known = await self._standing()
+        if request.destination is None and known:
+            return known.keys()
+        return [replay.destination_of(known, request.destination)]
+
+    async def _told(self, event: str, name: str, **facts: int) -> dict[str, Any]:
+        """Return the report of what was done to a destination, and log it."""
+        log.info(event, destination=name, **facts)
+        now = (await self._standing())[name]
+        return {
+            "destination": name,
+            "state": now.condition.state.value,
+            "paused_at": None if now.paused_at_ms is None else rfc3339(now.paused_at_ms),
+            "pending": sum(lane.pending for lane in now.lanes),
+            **facts,
+        }
+
+    async def _standing(self) -> dict[str, DestinationBacklog]:
+        return {one.name: one for one in (await self._log.backlog()).destinations}
 
     async def _destination(self, named: str | None) -> str:
         return replay.destination_of(await self._log.read(store.destinations), named)

@@ -38,19 +38,23 @@ event loop (2 cores, 2026-11-23); ten a second with a thousand each take a few p
 class Outlets:
     """Everything that delivers. One destination never waits for another."""
 
-    def __init__(self, flushers: list[Flusher]) -> None:
+    def __init__(self, flushers: Mapping[str, Flusher]) -> None:
         self._flushers = flushers
 
     async def run(self) -> None:
         """Deliver until `drain` was called and nothing more can go out."""
         async with asyncio.TaskGroup() as running:
-            for flusher in self._flushers:
+            for flusher in self._flushers.values():
                 running.create_task(flusher.run())
 
     def drain(self) -> None:
         """Send what waits now without waiting for full batches, then let `run` return."""
-        for flusher in self._flushers:
+        for flusher in self._flushers.values():
             flusher.drain()
+
+    def ask_now(self, destination: str) -> None:
+        """Ask a destination that is backing off at once."""
+        self._flushers[destination].ask_now()
 
 
 @asynccontextmanager
@@ -71,13 +75,13 @@ async def open_outlets(
     conditions = {d.name: d.condition for d in (await event_log.backlog()).destinations}
     backoff = Backoff(settings.retry_base, settings.retry_max, settings.retry_attempts)
     async with AsyncExitStack() as stack:
-        flushers = []
+        flushers = {}
         for name, destination in destinations.items():
             sink, manner = _outlet(settings, destination, clock)
             await stack.enter_async_context(sink)
             breaker = Breaker(backoff, clock, random.random, conditions[name])
-            flushers.append(
-                Flusher(event_log, sink, name, breaker=breaker, clock=clock, manner=manner, observe=observe)
+            flushers[name] = Flusher(
+                event_log, sink, name, breaker=breaker, clock=clock, manner=manner, observe=observe
             )
         yield Outlets(flushers)
 

@@ -29,12 +29,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A destination's stored state. `retry_at_ms` is wall time; None means at once."""
+    """A destination's stored state, as its answers have made it. `retry_at_ms` is wall time; None means at once."""
 
     state: State = State.OK
     failures: int = 0
     retry_at_ms: int | None = None
     last_error: str | None = None
+    since_ms: int | None = None
+    """When the present row of failures began, in wall time; None while the state is ok."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Breaker:
         self._probing = self.condition.state is not State.OK
         return self._generation
 
+    def probe_now(self) -> None:
+        """Let the next probe go at once, whatever was to be waited for; one that is under way is still the only one."""
+        self._retry_at_s = self._clock.monotonic_s()
+
     def abandoned(self, ticket: int) -> None:
         """Forget a ticket: nothing was sent, or the answer no longer matters."""
         if ticket == self._generation:
@@ -124,6 +130,7 @@ class Breaker:
         self._generation += 1
         self._probing = False
         self._retry_at_s = self._clock.monotonic_s() + delay_s
-        retry_at_ms = self._clock.wall_ms() + round(delay_s * 1000)
-        self.condition = Condition(state, self.condition.failures + 1, retry_at_ms, reason)
+        now_ms, before = self._clock.wall_ms(), self.condition
+        since_ms = now_ms if before.since_ms is None else before.since_ms
+        self.condition = Condition(state, before.failures + 1, now_ms + round(delay_s * 1000), reason, since_ms)
         return True

@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -43,7 +43,7 @@ from walbatch.pb.analytics.v1.service_pb2_grpc import add_AnalyticsServiceServic
 from walbatch.retention import Retention
 from walbatch.routing import Router
 from walbatch.settings import Settings
-from walbatch.stats import read_backlog
+from walbatch.stats import read_backlog, rfc3339
 from walbatch.upkeep import Upkeep
 from walbatch.wal.admission import Limits
 from walbatch.wal.sqlite import SqliteLog
@@ -115,12 +115,14 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         watchdog = _watchdog(settings.shutdown_grace)
         stack.callback(watchdog.cancel)  # the first in, so the last out: after everything that could hang
         event_log = await stack.enter_async_context(_open_log(settings, destinations, clock, metrics))
-        await _tell_forgotten(event_log, destinations)
+        await _tell_waiting(event_log, destinations)
         outlets = await stack.enter_async_context(
             open_outlets(settings, destinations, event_log, clock, metrics.deliveries.answered)
         )
         ingest = IngestService(event_log, clock, intake=metrics.intake)
-        servers = await stack.enter_async_context(_servers(settings, event_log, ingest, clock, metrics))
+        servers = await stack.enter_async_context(
+            _servers(settings, event_log, ingest, clock, metrics, outlets.ask_now)
+        )
         upkeep = Upkeep(event_log, clock, servers.refuse)
         retention = Retention(event_log, clock, settings.retention)
         background = await stack.enter_async_context(
@@ -165,11 +167,17 @@ def _open_log(
     )
 
 
-async def _tell_forgotten(event_log: SqliteLog, destinations: Mapping[str, Destination]) -> None:
-    """Warn of a destination that was served before and is still owed something: it may have been renamed."""
+async def _tell_waiting(event_log: SqliteLog, destinations: Mapping[str, Destination]) -> None:
+    """Warn of a destination that gets nothing: a person has paused it, or it is owed something and not configured.
+
+    In the second case it may have been renamed.
+    """
     for known in (await event_log.read(read_backlog)).destinations:
         pending = sum(lane.pending for lane in known.lanes)
-        if known.name not in destinations and pending:
+        if known.name in destinations and known.paused_at_ms is not None:
+            since = rfc3339(known.paused_at_ms)
+            log.warning("service.destination_paused", destination=known.name, since=since, pending=pending)
+        elif known.name not in destinations and pending:
             log.warning("service.destination_not_configured", destination=known.name, pending=pending)
 
 
@@ -264,7 +272,12 @@ class Servers:
 
 @asynccontextmanager
 async def _servers(
-    settings: Settings, event_log: SqliteLog, ingest: IngestService, clock: SystemClock, metrics: Metrics
+    settings: Settings,
+    event_log: SqliteLog,
+    ingest: IngestService,
+    clock: SystemClock,
+    metrics: Metrics,
+    ask_now: Callable[[str], None],
 ) -> AsyncIterator[Servers]:
     server = grpc.aio.server(interceptors=[Decoding(metrics.intake.ended)], options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
@@ -277,7 +290,7 @@ async def _servers(
     with admin.listen(settings.admin_listen) as listener:
         servers.admin_address = _address(settings.admin_listen, listener.getsockname()[1])
         token = admin.write_token(settings.data_dir)
-        app = admin.Admin(event_log, clock, lambda: servers.ready, token, metrics=metrics).app
+        app = admin.Admin(event_log, clock, lambda: servers.ready, token, metrics=metrics, ask_now=ask_now).app
         async with http_server.serve(admin.check_host(app, listener), listener):
             try:
                 await servers.start()

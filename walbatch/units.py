@@ -19,6 +19,9 @@ _TIME_HINT = "is not a time; write 15m, 2h or 7d (ago), 2026-11-23 (UTC) or 2026
 _MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 # Largest first and each at most once, so that `5m1h` and `5m5m` are typing errors.
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit})?" for unit in _MS))
+_ONE_DECIMAL_BELOW_S = 9.95
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+_MILLION = 1_000_000
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 _BINARY = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
@@ -66,6 +69,27 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return sign + ("".join(parts) or "0s")
+
+
+def rough_duration(seconds: float) -> str:
+    """Return about how long that is, for people: `1.4 s`, `38 s`, `5 min`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < _ONE_DECIMAL_BELOW_S:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = int(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole} s"
+    if whole < _HOUR_S:
+        return f"{whole // _MINUTE_S} min"
+    if whole < _DAY_S:
+        hours, rest = divmod(whole, _HOUR_S)
+        return f"{hours} h {rest // _MINUTE_S} min"
+    days, rest = divmod(whole, _DAY_S)
+    return f"{days} d {rest // _HOUR_S} h"
+
+
+def rough_count(number: int) -> str:
+    """Return about how many that is, for people: `12,400`, `1.2 M`."""
+    return f"{number:,}" if number < _MILLION else f"{number / _MILLION:,.1f} M"
 
 
 def parse_bytes(text: str) -> int:

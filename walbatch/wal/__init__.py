@@ -5,6 +5,7 @@
               process ends: what is in flight is kept in memory only, so that a crash needs no repair
     settle    durable on return
     intend    for what must not be sent twice: durable on return, before it is sent
+    pause     durable on return; from then on nothing is handed out for that destination, until it is resumed
     backlog   cheap at any size
 
 `MemoryLog` is this contract as the shortest program that keeps it; `SqliteLog` keeps it on disk. One conformance
@@ -112,6 +113,8 @@ class DestinationBacklog:
     name: str
     condition: Condition
     lanes: Sequence[LaneBacklog]
+    paused_at_ms: int | None = None
+    """Since when a person holds delivery to it back; None if nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class EventLog(Protocol):
         Records that were given back are due at once. When delivery lags, what came before and what comes from then
         on are handed out in turns (`walbatch.batching.Turns`), but never out of order in an ordered lane. A batch may
         be smaller than the policy allows. Cancel-safe: nothing is handed out then. One caller a lane at a time.
+        While the destination is paused nothing is due.
         """
         ...
 
@@ -200,6 +204,24 @@ class EventLog(Protocol):
 
         Raises:
             CommitFailed: nothing is known; settle the same batch again.
+        """
+        ...
+
+    async def pause(self, destination: str, at_ms: int | None) -> bool:
+        """Hand out nothing for a destination from this moment on; None resumes it. Durable on return.
+
+        What is in flight stays so, and can be settled or given back. Says whether anything changed: a second pause
+        leaves the time of the first.
+
+        Raises:
+            CommitFailed, BacklogFull: it is not known to be noted; ask again.
+        """
+        ...
+
+    def make_due(self, destination: str) -> int:
+        """Let everything that waits for a destination now be due at once, whatever the policy; return how much it is.
+
+        What is in flight does not count. If the destination is paused, it is due at once after that.
         """
         ...
 

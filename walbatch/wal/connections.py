@@ -9,9 +9,13 @@ from typing import Any, Self, TypeVar
 
 import aiosqlite
 
+from walbatch.clock import Clock
 from walbatch.wal.driver import Connection
 
 T = TypeVar("T")
+
+LONG_S = 1.0
+"""A question that has taken so long may be what keeps the write-ahead log from being trimmed; a shorter one is not."""
 
 
 class Threaded:
@@ -49,3 +53,30 @@ class Threaded:
     async def interrupt(self) -> None:
         """End the statement under way, if there is one, with an error."""
         await self._connection.interrupt()
+
+
+class Questions(Threaded):
+    """A connection for reading what may take long. It knows since when it has been at it."""
+
+    def __init__(self, connector: Callable[[], Connection], clock: Clock) -> None:
+        super().__init__(connector)
+        self._clock = clock
+        self._since_s: float | None = None
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """See `Threaded.run`."""
+
+        def timed(connection: Connection) -> T:
+            self._since_s = self._clock.monotonic_s()
+            try:
+                return function(connection, *args)
+            finally:
+                self._since_s = None
+
+        return await super().run(timed)
+
+    async def interrupt_if_long(self) -> None:
+        """End the question under way if it has taken `LONG_S`."""
+        since_s = self._since_s
+        if since_s is not None and self._clock.monotonic_s() - since_s >= LONG_S:
+            await self.interrupt()

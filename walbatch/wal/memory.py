@@ -40,6 +40,8 @@ class MemoryLog:
         self._waiting_since_s: dict[Offset, float] = {}
         self._tombstones = Tombstones(secrets.token_bytes(KEY_BYTES))
         self._conditions = dict.fromkeys(destinations, Condition())
+        self._paused_at_ms: dict[str, int] = {}
+        self._due_now: set[Lane] = set()
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -117,18 +119,26 @@ class MemoryLog:
         """See `EventLog.fetch`."""
         while True:
             self._changed.clear()
-            behind, live, age_s = self._waiting(lane)
-            if self._turns[lane].lags(policy, len(live), age_s):
-                self._behind[lane].update(live)
-                behind, live, age_s = self._waiting(lane)
-            now_s = self._clock.monotonic_s()
-            due_s, is_live = self._turns[lane].next_due(policy, len(behind), len(live), age_s, now_s)
+            due_s, is_live, waiting = self._next_due(lane, policy)
             if due_s == 0.0:
-                self._turns[lane].took(live=is_live, now_s=now_s)
-                return self._hand_out(lane, live if is_live else behind, policy)
+                self._turns[lane].took(live=is_live, now_s=self._clock.monotonic_s())
+                return self._hand_out(lane, waiting, policy)
             if not wait:
                 return Batch(lane, (), (), ())
             await self._clock.wait(self._changed, due_s)
+
+    def _next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool, list[Offset]]:
+        """Return in how many seconds a batch is due, whether it is a live one, and what it is taken from."""
+        if lane.destination in self._paused_at_ms:
+            return None, True, []
+        behind, live, age_s = self._waiting(lane)
+        if lane in self._due_now or self._turns[lane].lags(policy, len(live), age_s):
+            self._behind[lane].update(live)
+            self._due_now.discard(lane)
+            behind, live, age_s = self._waiting(lane)
+        now_s = self._clock.monotonic_s()
+        due_s, is_live = self._turns[lane].next_due(policy, len(behind), len(live), age_s, now_s)
+        return due_s, is_live, live if is_live else behind
 
     def _waiting(self, lane: Lane) -> tuple[list[Offset], list[Offset], float]:
         """Return what is behind, what is live, and how long the oldest of that has waited."""
@@ -173,6 +183,24 @@ class MemoryLog:
         self._conditions[lane.destination] = settlement.condition
         self._changed.set()
 
+    async def pause(self, destination: str, at_ms: int | None) -> bool:
+        """See `EventLog.pause`."""
+        if (destination in self._paused_at_ms) is (at_ms is not None):
+            return False
+        if at_ms is None:
+            del self._paused_at_ms[destination]
+        else:
+            self._paused_at_ms[destination] = at_ms
+        self._changed.set()
+        return True
+
+    def make_due(self, destination: str) -> int:
+        """See `EventLog.make_due`."""
+        lanes = [lane for lane in self._status if lane.destination == destination]
+        self._due_now.update(lanes)
+        self._changed.set()
+        return sum(status == PENDING for lane in lanes for status in self._status[lane].values())
+
     async def backlog(self) -> Backlog:
         """See `EventLog.backlog`."""
         owed = [0]
@@ -185,7 +213,10 @@ class MemoryLog:
             pending_bytes=max(owed),
             destinations=[
                 DestinationBacklog(
-                    name, condition, [self._lane(lane) for lane in self._status if lane.destination == name]
+                    name,
+                    condition,
+                    [self._lane(lane) for lane in self._status if lane.destination == name],
+                    self._paused_at_ms.get(name),
                 )
                 for name, condition in self._conditions.items()
             ],

@@ -10,7 +10,7 @@ import structlog
 
 from walbatch.clock import Clock
 from walbatch.event import Offset
-from walbatch.wal import Lane, driver, erasure, intents, store
+from walbatch.wal import Lane, driver, erasure, intents, pauses, store
 from walbatch.wal.lanes import END, Span
 from walbatch.wal.migrate import migrate
 from walbatch.wal.progress import Progress
@@ -50,6 +50,7 @@ def open_database(
         if held:
             log.warning("log.updates_held", destination=lane.destination, lane=lane.name, held=held)
     progress.last = store.last_offset(connection)
+    progress.paused = set(pauses.paused_at_ms(connection))
     store.load_recent(connection, progress.recent)
     for lane in lanes:
         _load(connection, lane, opened.bits[lane.destination], progress)

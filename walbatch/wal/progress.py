@@ -24,6 +24,9 @@ class Progress:
         self.states: dict[Lane, LaneState] = {}
         self.changed = {lane: asyncio.Event() for lane in lanes}
         """Set when a lane may have more to hand out, or have it sooner."""
+        self.paused: set[str] = set()
+        """The destinations for which nothing is due."""
+        self._due_now: set[Lane] = set()
         self._sooner_at = dict.fromkeys(lanes, 0)
         self._destinations = frozenset(lane.destination for lane in lanes)
         self._turns = {lane: Turns(ordered=lane.kind in ORDERED) for lane in lanes}
@@ -45,10 +48,13 @@ class Progress:
 
     def next_due(self, lane: Lane, policy: BatchPolicy) -> tuple[float | None, bool]:
         """Return in how many seconds a batch is due, None if nothing waits, and whether it is of the log's end."""
+        if lane.destination in self.paused:
+            return None, True
         state, turns, now_s = self.states[lane], self._turns[lane], self._clock.monotonic_s()
         age_s = now_s - self._waiting_since_s[lane]
-        if turns.lags(policy, state.live, age_s):
+        if turns.lags(policy, state.live, age_s) or (lane in self._due_now and state.live):
             state.fall_behind(self.last)
+        self._due_now.discard(lane)
         self._sooner_at[lane] = policy.due_sooner_at(state.live)
         return turns.next_due(policy, state.to_read, state.live, age_s, now_s)
 
@@ -65,6 +71,30 @@ class Progress:
         """Take back the batch that begins here."""
         self.states[lane].release(first)
         self.changed[lane].set()
+
+    def pause(self, destination: str, *, paused: bool) -> None:
+        """Follow a pause, or its end, that is on the disk."""
+        if paused:
+            self.paused.add(destination)
+        else:
+            self.paused.discard(destination)
+        self._wake(destination)
+
+    def make_due(self, destination: str) -> int:
+        """Let what waits for a destination count as behind, which is due at once; return how many records wait.
+
+        It begins to count so when the next batch is asked for: a fetch may be reading what is at the end of the log.
+        """
+        lanes = self._wake(destination)
+        self._due_now.update(lanes)
+        return sum(self.states[lane].behind + self.states[lane].live for lane in lanes)
+
+    def _wake(self, destination: str) -> list[Lane]:
+        """Let whoever waits for a batch of a destination look again; return its lanes."""
+        lanes = [lane for lane in self.states if lane.destination == destination]
+        for lane in lanes:
+            self.changed[lane].set()
+        return lanes
 
     def start_wait(self, lane: Lane, received_at_ms: int | None) -> None:
         """Begin the wait of a lane's oldest record. A wall clock that was set back counts as no wait yet."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
@@ -36,9 +37,9 @@ from walbatch.errors import DiskFull, InvalidRecord, StorageFailed, Unavailable,
 from walbatch.event import Kind, Offset, Record
 from walbatch.ownership import Ownership
 from walbatch.routing import Router
-from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, erasure, recovery, store, upkeep
+from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, erasure, pauses, recovery, store, upkeep
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
-from walbatch.wal.connections import Threaded
+from walbatch.wal.connections import Questions, Threaded
 from walbatch.wal.disk import UNWATCHED, Disk, Watching, ask, broken
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
@@ -76,9 +77,6 @@ MAX_GROUP_BYTES = 12 * 1024 * 1024
 _NEW = (Draft, list)
 """What new records are submitted as; everything else goes on while they are refused."""
 
-LONG_S = 1.0
-"""A question that has taken so long may be what keeps the write-ahead log from being trimmed; a shorter one is not."""
-
 
 class SqliteLog:
     """`EventLog` in a data directory, for one process at a time. See the module for what it promises."""
@@ -99,6 +97,7 @@ class SqliteLog:
         watch: Watching = UNWATCHED,
     ) -> None:
         self.path = directory / DATABASE_FILE
+        self.limits = limits
         self.ownership = Ownership(directory)
         self._clock, self._watch = clock, watch
         self._admission = Admission(directory, limits, clock)
@@ -112,7 +111,6 @@ class SqliteLog:
         self._no_erasure = asyncio.Event()
         self._no_erasure.set()
         self._erasures = 0
-        self._question_since_s: float | None = None
         self._commits = GroupCommit[Write, Answer](self._commit, clock, max_weight=MAX_GROUP_BYTES)
         self._stack = AsyncExitStack()
 
@@ -133,7 +131,8 @@ class SqliteLog:
                 writer = await stack.enter_async_context(Threaded(lambda: driver.open_writer(self.path)))
                 await writer.run(self._open)
                 self._reader = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
-                self._questions = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
+                questions = Questions(lambda: driver.open_reader(self.path), self._clock)
+                self._questions = await stack.enter_async_context(questions)
                 guard = Guard(self.path, self.ownership)
                 self._disk = Disk(self.path, writer, guard, self._admission, self._clock, watch=self._watch)
             except driver.Error as error:
@@ -215,8 +214,8 @@ class SqliteLog:
             span, erasures = progress.states[lane].next_span(live=live), self._erasures
             bit = self._bits[lane.destination]
             batch, next_at_ms = await self._ask(self._reader, store.read_span, lane, bit, span, policy)
-            if erasures != self._erasures:
-                continue  # what was read may be gone by now
+            if erasures != self._erasures or lane.destination in progress.paused:
+                continue  # what was read may be gone by now, or is not to be sent
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
             progress.hand_out(batch, span, next_at_ms, live=live)
             if batch.offsets:
@@ -233,6 +232,16 @@ class SqliteLog:
     async def settle(self, settlement: Settlement) -> None:
         """See `EventLog.settle`."""
         await self._submit(settlement)
+
+    async def pause(self, destination: str, at_ms: int | None) -> bool:
+        """See `EventLog.pause`."""
+        changed = await self._submit(Chore(partial(pauses.pause, destination=destination, at_ms=at_ms)))
+        self._progress.pause(destination, paused=at_ms is not None)
+        return bool(changed)
+
+    def make_due(self, destination: str) -> int:
+        """See `EventLog.make_due`."""
+        return self._progress.make_due(destination)
 
     async def purge(self, before_ms: int, size: int, *, patience_s: float = 0.0) -> int:
         """Delete the records that are settled everywhere and were received before a time; return how many.
@@ -279,9 +288,8 @@ class SqliteLog:
             await self._disk.tend(lambda: self._submit(Chore(store.touch)))
         except Unavailable as error:
             log.debug("log.tend_failed", error=str(error))
-        since_s = self._question_since_s
-        if self._admission.wal_alarming and since_s is not None and self._clock.monotonic_s() - since_s >= LONG_S:
-            await self._questions.interrupt()
+        if self._admission.wal_alarming:
+            await self._questions.interrupt_if_long()
 
     async def bury(self, people: Iterable[str]) -> int:
         """Refuse from now on what these people did up to now; durable on return. Returns the end of the log.
@@ -335,15 +343,7 @@ class SqliteLog:
         Raises:
             TooLong: it kept the write-ahead log from being trimmed for too long. Ask for less at a time.
         """
-
-        def timed(connection: driver.Connection) -> T:
-            self._question_since_s = self._clock.monotonic_s()
-            try:
-                return query(connection, *args, **kwargs)
-            finally:
-                self._question_since_s = None
-
-        return await self._ask(self._questions, timed)
+        return await self._ask(self._questions, partial(query, **kwargs), *args)
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the database and of its write-ahead log."""

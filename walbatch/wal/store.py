@@ -19,7 +19,7 @@ from walbatch.delivery import DELIVERED, Rejected, Unknown
 from walbatch.errors import ConfigurationError
 from walbatch.event import Kind, Offset, Record, described
 from walbatch.retry import Condition, State
-from walbatch.wal import Backlog, Batch, DestinationBacklog, Lane, LaneBacklog, Settlement, dead_letters
+from walbatch.wal import Backlog, Batch, DestinationBacklog, Lane, LaneBacklog, Settlement, dead_letters, pauses
 from walbatch.wal.driver import Connection
 from walbatch.wal.lanes import END, LaneState, Position, Run, Span
 from walbatch.wal.recent import RecentIds, key_of
@@ -165,11 +165,11 @@ def settle(connection: Connection, settlement: Settlement, settled: Iterable[Run
     condition = settlement.condition
     # A text that was blanked stays so until the next failure: the lane's memory has it as it was.
     connection.execute(
-        "UPDATE destinations SET state = ?1, failures = ?2, retry_at_ms = ?3,"
+        "UPDATE destinations SET state = ?1, failures = ?2, retry_at_ms = ?3, failing_since_ms = ?7,"
         " last_error = iif(last_error = ?6 AND failures = ?2, last_error, ?4) WHERE name = ?5",
         (
             *(condition.state, condition.failures, condition.retry_at_ms, condition.last_error, lane.destination),
-            BLANK,
+            *(BLANK, condition.since_ms),
         ),
     )
 
@@ -311,7 +311,8 @@ def started_after(connection: Connection, lane: Lane) -> int:
 def condition_of(connection: Connection, destination: str) -> Condition:
     """Return a destination's stored condition."""
     row = connection.execute(
-        "SELECT state, failures, retry_at_ms, last_error FROM destinations WHERE name = ?", (destination,)
+        "SELECT state, failures, retry_at_ms, last_error, failing_since_ms FROM destinations WHERE name = ?",
+        (destination,),
     ).fetchone()
     return Condition(State(row[0]), *row[1:]) if row else Condition()
 
@@ -330,6 +331,7 @@ def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backl
         names = [name for name in bits if any(lane.destination == name for lane in positions)]
         accepted = connection.execute("SELECT sum(count) FROM accepted").fetchone()[0]
         owed = (sum(c.pending_bytes for lane, c in counts.items() if lane.destination == name) for name in names)
+        paused_at_ms = pauses.paused_at_ms(connection)
         found = []
         for name in names:
             lanes = [
@@ -337,7 +339,8 @@ def backlog(connection: Connection, positions: Mapping[Lane, Position]) -> Backl
                 for lane, position in positions.items()
                 if lane.destination == name
             ]
-            found.append(DestinationBacklog(name, condition_of(connection, name), lanes))
+            condition = condition_of(connection, name)
+            found.append(DestinationBacklog(name, condition, lanes, paused_at_ms.get(name)))
         return Backlog(accepted, max(owed, default=0), found)
     finally:
         connection.execute("COMMIT")
