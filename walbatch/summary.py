@@ -1,7 +1,7 @@
 """One sentence that says how delivery is doing, for whoever was woken up by it. Pure.
 
-It is made from the document of `walbatch.stats`, and has counts, names of destinations, statuses and times in UTC: of what
-a destination has answered only the status, since its own words may quote a record.
+It is made from the document of `walbatch.stats`, and has counts, names of destinations, statuses and times in UTC. Of
+what a destination has answered it has only the status, since its own words may quote a record.
 """
 
 from __future__ import annotations

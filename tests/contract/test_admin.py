@@ -35,7 +35,9 @@ class Rig:
     def __init__(self, log: SqliteLog, clock: FakeClock) -> None:
         self.log = log
         self.ready = True
-        self.admin = Admin(log, clock, lambda: self.ready, TOKEN, metrics=Metrics(["there"], backlog_limit_bytes=0))
+        self.asked: list[str] = []
+        metrics = Metrics(["there"], backlog_limit_bytes=0)
+        self.admin = Admin(log, clock, lambda: self.ready, TOKEN, metrics=metrics, ask_now=self.asked.append)
         self.client = httpx.AsyncClient()
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
@@ -106,7 +108,7 @@ async def test_a_replay_that_cannot_go_on_says_why(rig: Rig, monkeypatch: pytest
     assert answer.text == '{"error":"the disk is full"}\n'
 
 
-@pytest.mark.parametrize("path", ["/replay", "/dead/replay", "/dead/discard"])
+@pytest.mark.parametrize("path", ["/replay", "/dead/replay", "/dead/discard", "/pause", "/resume", "/flush"])
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": "Bearer é"}],
@@ -119,7 +121,8 @@ async def test_nothing_is_done_without_the_token(rig: Rig, headers: dict[str, st
     answer = await rig.client.post(path, json=body, headers=encoded)
     assert answer.status_code == 401
     assert TOKEN_FILE in answer.json()["error"]
-    assert (await rig.log.backlog()).accepted == 3
+    backlog = await rig.log.backlog()
+    assert (backlog.accepted, backlog.destinations[0].paused_at_ms, rig.asked) == (3, None, [])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,9 @@ async def test_nothing_is_done_without_the_token(rig: Rig, headers: dict[str, st
         ("/dead/replay", {"destination": "there", "choice": {"number": [1]}}, "choice.number"),
         ("/dead/replay", {"destination": "there", "choice": {}, "documents": {"first": "{}"}}, "documents.first"),
         ("/dead/discard", {"destination": "there", "choice": {}}, "expected"),
+        ("/pause", {"destinations": "there"}, "destinations"),
+        ("/resume", {"destination": 1}, "destination"),
+        ("/flush", {"all": True}, "all"),
     ],
 )
 async def test_a_malformed_request_names_the_field(rig: Rig, path: str, body: dict[str, Any], field: str) -> None:
@@ -148,6 +154,9 @@ async def test_a_destination_that_is_not_there_is_told_with_those_that_are(rig: 
         ("/replay", {"selection": {}}),
         ("/dead/replay", {"choice": {}}),
         ("/dead/discard", {"choice": {}, "expected": 0}),
+        ("/pause", {}),
+        ("/resume", {}),
+        ("/flush", {}),
     ):
         answer = await rig.post(path, destination="elsewhere", **body)
         assert "it has there" in answer.json()["error"]
@@ -193,6 +202,51 @@ async def test_one_thing_is_done_at_a_time(rig: Rig, clock: FakeClock, monkeypat
     assert (await first).json()["replayed"] == 1
     third = await rig.post("/dead/replay", destination="there", choice={})
     assert third.text == ""
+
+
+async def test_delivery_is_paused_and_resumed(rig: Rig, clock: FakeClock) -> None:
+    """The answer has since when, and whether that changed anything; /stats has it as well."""
+    first = (await rig.post("/pause", destination="there")).json()
+    now = "2023-11-14T22:13:20.000Z"
+    assert first == {"destination": "there", "state": "ok", "paused_at": now, "pending": 0, "changed": True}
+    await clock.advance(5)
+    assert (await rig.post("/pause")).json() == first | {"changed": False}
+    document = (await rig.get("/stats")).json()
+    assert document["destinations"][0]["paused_at"] == now
+    assert document["summary"].startswith("there is paused by a person since 22:13 UTC")
+    await rig.log.append(events("ab", clock))
+    resumed = {"destination": "there", "state": "ok", "paused_at": None, "pending": 2}
+    assert (await rig.post("/resume")).json() == resumed | {"changed": True}
+    assert (await rig.post("/resume", destination="there")).json() == resumed | {"changed": False}
+    assert rig.asked == []
+
+
+async def test_a_flush_says_what_is_due_and_asks_the_destination(rig: Rig, clock: FakeClock) -> None:
+    """What waits is due although neither its number nor its age makes it so."""
+    await rig.log.append(events("ab", clock))
+    answer = (await rig.post("/flush")).json()
+    assert answer == {"destination": "there", "state": "ok", "paused_at": None, "pending": 2, "due": 2}
+    assert rig.asked == ["there"]
+    assert len((await rig.log.fetch(Lane("there", Kind.EVENT), BatchPolicy(), wait=False)).offsets) == 2
+
+
+async def test_a_pause_does_not_wait_for_a_replay(rig: Rig, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is wanted most while something is going wrong."""
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    append = rig.log.append
+
+    async def slow(records: Sequence[Record]) -> list[Appended]:
+        begun.set()
+        await goes_on.wait()
+        return await append(records)
+
+    monkeypatch.setattr(rig.log, "append", slow)
+    replaying = asyncio.create_task(rig.post("/replay", selection={}, dry_run=False))
+    await begun.wait()
+    for path in ("/pause", "/flush", "/resume"):
+        assert (await rig.post(path)).json()["destination"] == "there"
+    goes_on.set()
+    assert (await replaying).json()["replayed"] == 3
 
 
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("localhost:1", 200), ("127.0.0.1", 200)])

@@ -21,9 +21,10 @@ from walbatch.testing.clock import FakeClock
 from walbatch.upkeep import Upkeep
 from walbatch.wal import admission, driver, upkeep
 from walbatch.wal.admission import Limits
+from walbatch.wal.connections import LONG_S
 from walbatch.wal.driver import Connection
 from walbatch.wal.reserve import MAX_BYTES, RESERVE_FILE
-from walbatch.wal.sqlite import LONG_S, SqliteLog
+from walbatch.wal.sqlite import SqliteLog
 from walbatch.wal.transaction import Transaction
 
 LARGE = {"text": "x" * 50_000}

@@ -170,7 +170,7 @@ async def test_a_new_destination_of_an_emptied_log_gets_what_comes(directory: Pa
 
 async def test_a_renamed_destination_goes_on_where_it_was(directory: Path, clock: FakeClock) -> None:
     """Counts, what is owed, what was settled out of order, dead letters and the backoff go on under the new name."""
-    held = Condition(State.OPEN, 7, clock.wall_ms() + 60_000, "503")
+    held = Condition(State.OPEN, 7, clock.wall_ms() + 60_000, "503", clock.wall_ms())
     one = BatchPolicy(size=1, max_size=1)
     async with open_log(directory, clock, "a", "b") as log:
         await log.append(events("uvwxyz", clock))
@@ -190,6 +190,17 @@ async def test_a_renamed_destination_goes_on_where_it_was(directory: Path, clock
         assert ids(await deliver(log, lane=C)) == "w"  # the gap, then the end of the log
         assert ids(await deliver(log, lane=C)) == "yz"
         assert (await counts_of(log, C)).sent == 5
+
+
+async def test_a_pause_goes_on_under_a_new_name(directory: Path, clock: FakeClock) -> None:
+    """Whoever renames a destination does not start it by that."""
+    async with open_log(directory, clock, "a") as log:
+        await log.append(events("x", clock))
+        await log.pause("a", 5)
+    async with open_log(directory, clock, "c", formerly={"c": "a"}) as log:
+        assert not (await log.fetch(C, NOW, wait=False)).offsets
+        await log.pause("c", None)
+        assert ids(await deliver(log, lane=C)) == "x"
 
 
 async def test_a_former_name_that_is_not_known_is_no_matter(directory: Path, clock: FakeClock) -> None:

@@ -232,6 +232,15 @@ async def test_a_destination_in_trouble(directory: Path, clock: FakeClock) -> No
     assert text == "there: 1 pending, the oldest for 1m30s; open after 14 failures: 503 Service Unavailable"
 
 
+async def test_a_destination_that_is_paused(directory: Path, clock: FakeClock) -> None:
+    """A person did it, perhaps another one, and only a person ends it."""
+    async with open_log(directory, clock) as log:
+        await log.append(events("a", clock))
+        await log.pause("there", clock.wall_ms())
+    found = bad(look(log.path, now_ms=clock.wall_ms()))["delivery"]
+    assert found == "there: 1 pending, the oldest for 0s; paused by a person since 2023-11-14T22:13:20.000Z"
+
+
 def test_what_waits_for_too_long(stopped: Path, clock: FakeClock) -> None:
     """Also if the destination is well, or is not served any more."""
     assert "oldest for 2h" in bad(look(stopped, now_ms=clock.wall_ms() + 7_200_000))["delivery"]

@@ -103,6 +103,7 @@ class LogModel(RuleBasedStateMachine):
             self.spec._behind[lane] = pending if holes else set()
             self.spec._turns[lane] = Turns(ordered=lane.kind in ORDERED)
         self.in_flight.clear()
+        self.spec._due_now.clear()
         self.spec._recent = RecentIds()
         for offset, record in enumerate(self.spec._records, 1):
             if record.replay_of is None and offset not in self.purged | self.erased:
@@ -147,7 +148,10 @@ class LogModel(RuleBasedStateMachine):
     @property
     def pending_lanes(self) -> list[Lane]:
         """The lanes that have something to hand out."""
-        return [lane for lane in LANES if PENDING in self.spec._status[lane].values()]
+        paused = self.spec._paused_at_ms
+        return [
+            lane for lane in LANES if lane.destination not in paused and PENDING in self.spec._status[lane].values()
+        ]
 
     @precondition(lambda self: self.pending_lanes)
     @rule(data=st.data(), limits=st.lists(st.integers(1, 6), min_size=2, max_size=5))
@@ -187,6 +191,25 @@ class LogModel(RuleBasedStateMachine):
             self.runner.run(self.log.settle(settlement))
         self.runner.run(self.spec.settle(settlement))
         self.settled_since_start = True
+
+    @rule(destination=st.sampled_from(DESTINATIONS), resumed=st.booleans())
+    def pause(self, destination: str, resumed: bool) -> None:  # noqa: FBT001
+        """Pause a destination or let it go on, sometimes twice; while it is paused nothing of it is due."""
+        self.pause_both(destination, None if resumed else self.clock.wall_ms())
+        for kind in () if resumed else Kind:
+            empty = self.runner.run(self.log.fetch(Lane(destination, kind), BatchPolicy().at_once(), wait=False))
+            assert not empty.offsets
+        self.settled_since_start = True
+
+    def pause_both(self, destination: str, at_ms: int | None) -> None:
+        """Pause or resume in both; they agree on whether that changed anything."""
+        changed = self.runner.run(self.log.pause(destination, at_ms))
+        assert changed == self.runner.run(self.spec.pause(destination, at_ms))
+
+    @rule(destination=st.sampled_from(DESTINATIONS))
+    def make_due(self, destination: str) -> None:
+        """Let what waits be due at once."""
+        assert self.log.make_due(destination) == self.spec.make_due(destination)
 
     @rule(seconds=st.floats(0.001, 20))
     def wait(self, seconds: float) -> None:
@@ -272,6 +295,7 @@ class LogModel(RuleBasedStateMachine):
         assert wanted.keys() == {destination.name for destination in disk.destinations}
         for destination in disk.destinations:
             assert destination.condition == wanted[destination.name].condition
+            assert destination.paused_at_ms == wanted[destination.name].paused_at_ms
             for found, spec in zip(destination.lanes, wanted[destination.name].lanes, strict=True):
                 kind = next(kind for kind, name in LANE_NAMES.items() if name == found.name)
                 assert found == self.after_purge(Lane(destination.name, kind), spec)
@@ -286,6 +310,8 @@ class LogModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         """In the end everything that is owed can be delivered."""
         try:
+            for name in DESTINATIONS:
+                self.pause_both(name, None)
             for lane in LANES:
                 self.deliver_all(lane)
             self.both_count_the_same()

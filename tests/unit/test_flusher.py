@@ -291,7 +291,7 @@ async def test_the_condition_is_stored_with_each_settlement() -> None:
         await rig.settled(1)
     start_ms = rig.clock.wall_ms() - 1000
     conditions = [settlement.condition for settlement in rig.log.settlements]
-    assert conditions == [Condition(State.RETRYING, 1, start_ms + 1000, DOWN.reason), Condition()]
+    assert conditions == [Condition(State.RETRYING, 1, start_ms + 1000, DOWN.reason, start_ms), Condition()]
     assert [(s.started_at_ms, s.finished_at_ms, s.note) for s in rig.log.settlements] == [
         (start_ms, start_ms, DOWN.reason),
         (start_ms + 1000, start_ms + 1000, "200"),

@@ -72,7 +72,8 @@ async def test_ten_requests_that_fail_together_are_one_failure(breaker: Breaker,
     tickets = [breaker.permit() for _ in range(10)]
     for n, ticket in enumerate(tickets):
         breaker.failed(ticket, f"error {n}")
-    assert breaker.condition == Condition(State.RETRYING, 1, clock.wall_ms() + 1000, "error 9")
+    now_ms = clock.wall_ms()
+    assert breaker.condition == Condition(State.RETRYING, 1, now_ms + 1000, "error 9", now_ms)
     assert breaker.wait_s() == 1.0
 
 
@@ -151,10 +152,11 @@ async def test_an_abandoned_probe_lets_the_next_one_through(breaker: Breaker, cl
 
 async def test_a_pause_probes_once_a_minute(breaker: Breaker, clock: FakeClock) -> None:
     """Wrong credentials are asked about every 60 seconds, until a person has mended them."""
+    began_ms = clock.wall_ms()
     for n in (1, 2, 3):
         await clock.advance(breaker.wait_s() or 0.0)
         breaker.paused(breaker.permit(), "401")
-        assert breaker.condition == Condition(State.PAUSED, n, clock.wall_ms() + 60_000, "401")
+        assert breaker.condition == Condition(State.PAUSED, n, clock.wall_ms() + 60_000, "401", began_ms)
         assert breaker.wait_s() == 60.0
     await clock.advance(60)
     breaker.succeeded(breaker.permit())
@@ -210,6 +212,45 @@ def test_a_stored_condition_without_a_moment_is_asked_at_once(clock: FakeClock) 
     assert again.wait_s() == 0.0
     again.failed(again.permit(), "503")
     assert again.condition.failures == 10
+
+
+async def test_a_row_of_failures_has_one_beginning(breaker: Breaker, clock: FakeClock) -> None:
+    """It is kept through every state and over a restart; a success ends it, and the next failure begins another."""
+    began_ms = clock.wall_ms()
+    await fail(breaker, clock, 7)
+    assert (breaker.condition.state, breaker.condition.since_ms) == (State.OPEN, began_ms)
+    again = Breaker(Backoff(), clock, lambda: 0.0, breaker.condition)
+    await clock.advance(again.wait_s() or 0.0)
+    again.paused(again.permit(), "401")
+    assert (again.condition.state, again.condition.since_ms) == (State.PAUSED, began_ms)
+    await clock.advance(60)
+    again.succeeded(again.permit())
+    assert again.condition.since_ms is None
+    again.failed(again.permit(), "503")
+    assert again.condition.since_ms == clock.wall_ms() > began_ms
+
+
+@pytest.mark.parametrize("failures", [1, 7])
+async def test_a_probe_that_is_asked_for_goes_at_once_and_alone(
+    breaker: Breaker, clock: FakeClock, failures: int
+) -> None:
+    """Whatever was to be waited for; its failure is the next of the row, with the wait of the row."""
+    await fail(breaker, clock, failures)
+    breaker.probe_now()
+    assert breaker.wait_s() == 0.0
+    probe = breaker.permit()
+    breaker.probe_now()
+    assert breaker.wait_s() is None
+    breaker.failed(probe, "503")
+    assert breaker.wait_s() == Backoff().delay_s(failures + 1, 0.0)
+    assert breaker.condition.failures == failures + 1
+
+
+async def test_asking_for_a_probe_while_all_is_well_changes_nothing(breaker: Breaker) -> None:
+    """The destination is asked anyway."""
+    breaker.probe_now()
+    assert breaker.wait_s() == 0.0
+    assert breaker.condition == Condition()
 
 
 def test_jitter_is_asked_for_at_each_failure(clock: FakeClock) -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walbatch.units import format_bytes, format_duration, parse_bytes, parse_duration_s, parse_time_ms
+from walbatch.units import (
+    format_bytes,
+    format_duration,
+    parse_bytes,
+    parse_duration_s,
+    parse_time_ms,
+    rough_count,
+    rough_duration,
+)
 
 NOW_MS = 1_795_422_370_858  # 2026-11-23T08:26:10.858Z
 DAY_MS = 1_795_392_000_000  # 2026-11-23T00:00:00Z
@@ -164,3 +172,34 @@ def test_impossible_time_is_refused(text: str) -> None:
     """A day or an hour that does not exist is named as such."""
     with pytest.raises(ValueError, match="is not in the calendar"):
         parse_time_ms(text, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1.0, "0.0 s"),
+        (0.04, "0.0 s"),
+        (1.43, "1.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "9 s"),
+        (59.99, "59 s"),
+        (60.0, "1 min"),
+        (3599.0, "59 min"),
+        (3600.0, "1 h 0 min"),
+        (11_100.0, "3 h 5 min"),
+        (86_399.0, "23 h 59 min"),
+        (273_600.0, "3 d 4 h"),
+    ],
+)
+def test_a_duration_for_people_is_rough(seconds: float, text: str) -> None:
+    """Two units at most, rounded down."""
+    assert rough_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (12_400, "12,400"), (999_999, "999,999"), (1_234_567, "1.2 M"), (12_345_678_901, "12,345.7 M")],
+)
+def test_a_count_for_people_is_rough(number: int, text: str) -> None:
+    """Below a million every one is told."""
+    assert rough_count(number) == text
