@@ -205,7 +205,7 @@ def test_stats_shows_each_with_the_server_up_and_down(several: Several) -> None:
     assert (up["accepted"], up["pending"], up["sent"]) == (6, 2, 12)
     text = several.here.run("stats").stdout
     rows = Counter(
-        line.split()[0] for line in text.splitlines() if line.split()[1:2] in (["events"], ["profiles"], ["groups"])
+        line.split()[0] for line in text.splitlines() if line.split()[2:3] in (["events"], ["profiles"], ["groups"])
     )
     assert rows == {"all": 3, "some": 3, "archive": 3}
     assert server.stop() == 0
