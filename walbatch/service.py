@@ -121,7 +121,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         )
         ingest = IngestService(event_log, clock, intake=metrics.intake)
         servers = await stack.enter_async_context(
-            _servers(settings, event_log, ingest, clock, metrics, outlets.ask_now)
+            _servers(settings, event_log, ingest, clock, metrics=metrics, ask_now=outlets.ask_now)
         )
         upkeep = Upkeep(event_log, clock, servers.refuse)
         retention = Retention(event_log, clock, settings.retention)
@@ -276,6 +276,7 @@ async def _servers(
     event_log: SqliteLog,
     ingest: IngestService,
     clock: SystemClock,
+    *,
     metrics: Metrics,
     ask_now: Callable[[str], None],
 ) -> AsyncIterator[Servers]:

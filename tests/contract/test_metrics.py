@@ -214,6 +214,16 @@ async def test_what_goes_out_agrees_with_stats(rig: Metered) -> None:
     assert build[2] == driver.SQLITE_VERSION
 
 
+async def test_a_pause_is_told_apart_from_a_destination_that_is_down(rig: Metered) -> None:
+    """A person has paused delivery to one that is well, and lets it go on."""
+    for at_ms, paused in ((rig.clock.wall_ms(), 1), (None, 0)):
+        await rig.log.pause("there", at_ms)
+        found = await rig.samples()
+        assert found["walbatch_destination_paused"] == {("there",): paused}
+        assert found["walbatch_destination_up"] == {("there",): 1}
+        assert found["walbatch_destination_state"]["there", "paused"] == 0
+
+
 async def test_the_oldest_tells_its_age(rig: Metered) -> None:
     """In seconds, while it waits."""
     await rig.stub.TrackEvent(pb.TrackEventRequest(event=event()))

@@ -125,7 +125,7 @@ async def metered(directory: Path, clock: FakeClock) -> AsyncIterator[Metered]:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         listener = admin.listen("127.0.0.1:0")
-        app = admin.Admin(log, clock, lambda: True, TOKEN, metrics=metrics).app
+        app = admin.Admin(log, clock, lambda: True, TOKEN, metrics=metrics, ask_now=lambda _: None).app
         async with (
             http_server.serve(admin.check_host(app, listener), listener),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client,

@@ -76,7 +76,9 @@ async def test_streams_are_drained_however_the_service_ends(tmp_path: Path) -> N
     metrics = Metrics(["there"], backlog_limit_bytes=0)
     ingest = IngestService(log, clock, intake=metrics.intake)
     with pytest.raises(CorruptLog):
-        async with _servers(settings, cast(SqliteLog, log), ingest, cast(SystemClock, clock), metrics, lambda _: None):
+        async with _servers(
+            settings, cast(SqliteLog, log), ingest, cast(SystemClock, clock), metrics=metrics, ask_now=lambda _: None
+        ):
             raise CorruptLog("damaged")
     with pytest.raises(Ended) as ended:
         await anext(ingest.IngestStream(nothing(), cast(Any, Caller())))

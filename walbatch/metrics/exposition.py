@@ -93,6 +93,7 @@ def _gauges(document: Mapping[str, Any]) -> Values:
     values["walbatch_oldest_pending_age_seconds"] = {(d["name"],): d["oldest_pending_age_s"] for d in destinations}
     values["walbatch_destination_up"] = {(d["name"],): d["state"] == State.OK for d in destinations}
     values["walbatch_destination_state"] = {(d["name"], s): d["state"] == s for d in destinations for s in State}
+    values["walbatch_destination_paused"] = {(d["name"],): d["paused_at"] is not None for d in destinations}
     values["walbatch_backoff_until_timestamp_seconds"] = {(d["name"],): _unix_s(d["retry_at"]) for d in destinations}
     return values
 

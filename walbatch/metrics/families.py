@@ -251,6 +251,13 @@ TOPICS: dict[str, tuple[Family, ...]] = {
             {**_DESTINATION, "state": tuple(State)},
         ),
         Family(
+            "walbatch_destination_paused",
+            "gauge",
+            "1 while a person holds delivery to a destination back, 0 if nobody does.",
+            "`walbatch resume` lets it go on. Records wait on the disk, and none is lost.",
+            _DESTINATION,
+        ),
+        Family(
             "walbatch_backoff_until_timestamp_seconds",
             "gauge",
             "When a destination is asked again, as a Unix time; 0 if it is not backed off from.",
