@@ -46,7 +46,7 @@ def judge(document: Mapping[str, Any], limits: Limits) -> Verdict:
     """Judge the document of `walbatch.stats`."""
     found = [*_reasons(document, limits)]
     level = max((level for level, _ in found), default=Level.OK)
-    text = "".join(f"{reason}. " for one, reason in sorted(found, reverse=True) if reason and one >= Level.WARNING)
+    text = "".join(f"{reason}. " for _, reason in sorted(found, reverse=True) if reason)
     return _verdict(level, text + document["summary"], _figures(document, limits))
 
 
@@ -68,10 +68,8 @@ def _reasons(document: Mapping[str, Any], limits: Limits) -> Iterator[tuple[Leve
     if any(standing(destination) != "ok" for destination in document["destinations"]):
         yield Level.WARNING, ""
     if dead:
-        yield (
-            Level.WARNING,
-            "1 dead letter waits for a person" if dead == 1 else f"{dead:,} dead letters wait for a person",
-        )
+        letters = "1 dead letter waits" if dead == 1 else f"{dead:,} dead letters wait"
+        yield Level.WARNING, f"{letters} for a person"
 
 
 def _figures(document: Mapping[str, Any], limits: Limits) -> str:
