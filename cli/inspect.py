@@ -55,7 +55,7 @@ def inspect(
     if not all_lives:
         typer.echo(f"{event_id}: not in the log (sent and older than the retention, or never accepted)", err=True)
         raise typer.Exit(NOT_FOUND)
-    if not found.everywhere:
+    if not found.everywhere and sys.stderr.isatty():
         typer.echo("--everywhere looks for more records with this id in all of the log", err=True)
 
 

@@ -1,7 +1,7 @@
 """Everything that the log knows of one record: when it came, what became of it at each destination, its copies.
 
 An id has no index, since that would cost every append. An id that walbatch has made is a UUID of version 7, which says
-when that was. The time of acceptance rises with a record's number, but for jumps of the clock, so that twenty looks tell
+when that was. The time of acceptance rises with a record's number, but for jumps of the clock, so twenty looks tell
 between which numbers it must be. Any other id is looked for in all of the log, the newest first.
 """
 
