@@ -214,7 +214,7 @@ def test_an_id_of_walbatch_is_found_by_few_reads(large: Path) -> None:
         steps: list[int] = []
         with reading(large) as connection, counted(connection, steps):
             assert search(connection, made, everywhere=False) == ([index + 1], False)
-        assert sum(steps) < 10_000
+        assert sum(steps) < 5_000
     steps = []
     with reading(large) as connection, counted(connection, steps):
         assert search(connection, "not-there", everywhere=False) == ([], True)
