@@ -140,7 +140,8 @@ def _letter(letter: Letter) -> str:
 
     word = "held" if letter.key.held else "dead"
     ended = f", {letter.resolution} at {rfc3339(letter.resolved_at_ms)}" if letter.resolved_at_ms is not None else ""
-    return f"{word} since {rfc3339(letter.at_ms)}{ended}: {why(letter.key)} (group {letter.key.id})"
+    said = why(letter.key).removeprefix("held, ")
+    return f"{word} since {rfc3339(letter.at_ms)}{ended}: {said} (group {letter.key.id})"
 
 
 def _delivered(delivery: Delivery) -> str:
