@@ -50,6 +50,7 @@ def _fate_document(fate: Fate) -> dict[str, Any]:
         "failures": condition.failures,
         "retry_at": None if condition.retry_at_ms is None else rfc3339(condition.retry_at_ms),
         "last_error": condition.last_error,
+        "paused_at": None if fate.paused_at_ms is None else rfc3339(fate.paused_at_ms),
         "about_to_be_sent": fate.is_intended,
         "delivery": delivery
         and {
@@ -125,6 +126,8 @@ def _holding(fate: Fate, *, serving: bool) -> str:
     """Say why a record was not sent yet."""
     from walbatch.stats import rfc3339
 
+    if fate.paused_at_ms is not None:
+        return f"delivery is paused by a person since {rfc3339(fate.paused_at_ms)}; it goes out after `walbatch resume`"
     if not serving:
         return "no server is running; it goes out after `walbatch serve`"
     condition = fate.condition

@@ -99,6 +99,13 @@ async def test_what_holds_a_record_is_told(log: SqliteLog, clock: FakeClock) -> 
     assert elsewhere.condition == Condition()
 
 
+async def test_a_persons_pause_is_told(log: SqliteLog, clock: FakeClock) -> None:
+    """Since when it holds what is owed to that destination, and not to the other."""
+    await log.append(events("a", clock))
+    await log.pause("there", clock.wall_ms())
+    assert [fate.paused_at_ms for fate in (await life_of(log, 1)).fates] == [clock.wall_ms(), None]
+
+
 async def test_an_update_that_is_about_to_be_sent_is_told(log: SqliteLog, clock: FakeClock) -> None:
     """Only under the policy that notes it; the note ends with the answer."""
     lane = Lane("there", Kind.PROFILE)

@@ -33,7 +33,7 @@ def letter(*, held: bool = False, resolution: str | None = None, reason: str = "
 
 def fate(status: Status, **more: Any) -> Fate:
     """Return what became of the record at a destination."""
-    known: dict[str, Any] = {"condition": Condition(), "is_intended": False}
+    known: dict[str, Any] = {"condition": Condition(), "paused_at_ms": None, "is_intended": False}
     known |= {"delivery": None, "letter": None, "copies": []}
     return Fate(destination="mixpanel", status=status, **known | more)
 
@@ -73,6 +73,10 @@ FATES: list[tuple[Fate, list[str]]] = [
                 " next try at 2023-11-14T22:14:20.000Z"
             )
         ],
+    ),
+    (
+        fate("pending", condition=OPEN, paused_at_ms=ACCEPTED_MS),
+        ["pending: delivery is paused by a person since 2023-11-14T22:13:20.000Z; it goes out after `walbatch resume`"],
     ),
     (
         fate("dead", letter=letter()),
@@ -161,6 +165,7 @@ def test_the_document_has_everything() -> None:
                 "failures": 0,
                 "retry_at": None,
                 "last_error": None,
+                "paused_at": None,
                 "about_to_be_sent": False,
                 "delivery": None,
                 "letter": None,

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, cast
 
 from walbatch.event import Offset
 from walbatch.retry import Condition
-from walbatch.wal import dead_letters, lookup, store
+from walbatch.wal import dead_letters, lookup, pauses, store
 from walbatch.wal.dead_letters import Letter
 from walbatch.wal.driver import Connection
 
@@ -35,6 +35,8 @@ class Fate:
     status: Status
     condition: Condition
     """The destination's own, at this moment."""
+    paused_at_ms: int | None
+    """Since when a person has paused delivery to it."""
     is_intended: bool
     """A note says that it is about to be sent, and must not be sent twice."""
     delivery: Delivery | None
@@ -51,11 +53,13 @@ def fates(connection: Connection, offset: int, kind: int) -> list[Fate]:
     )
     letters = {letter.key.destination: letter for letter in dead_letters.of_record(connection, offset)}
     copies = lookup.copies(connection, offset)
+    paused = pauses.paused_at_ms(connection)
     return [
         Fate(
             destination=name,
             status=cast(Status, statuses.get(name) or _unwanted(connection, offset, bit)),
             condition=store.condition_of(connection, name),
+            paused_at_ms=paused.get(name),
             is_intended=_is_intended(connection, name, kind, offset),
             delivery=_delivery(connection, name, kind, offset) if name in statuses else None,
             letter=letters.get(name),
