@@ -114,8 +114,12 @@ def letter_text(letter: Letter, copies: Sequence[tuple[int, str]]) -> str:
         *([("repeats", f"record {letter.replay_of}")] if letter.replay_of else []),
         *(("repeated by", f"record {number}, which is {status}") for number, status in copies),
     ]
-    record = json.dumps(orjson.loads(letter.stored.payload), indent=2, ensure_ascii=False).translate(_CONTROLS)
-    return "\n".join([*(f"{name:<11}  {printable(fact)}" for name, fact in facts), record])
+    return "\n".join([*(f"{name:<11}  {printable(fact)}" for name, fact in facts), record_text(letter.stored.payload)])
+
+
+def record_text(payload: str) -> str:
+    """Return a stored record for people, so that it cannot command a terminal."""
+    return json.dumps(orjson.loads(payload), indent=2, ensure_ascii=False).translate(_CONTROLS)
 
 
 def why(key: Key) -> str:

@@ -18,13 +18,16 @@ from .dead import app as dead
 from .delivery import flush, pause, resume
 from .doctor import doctor
 from .erase import erase
+from .export import export
 from .health import health
+from .inspect import inspect
 from .migrate import migrate
 from .replay import replay
 from .send import send
 from .serve import serve
 from .sink import sink
 from .stats import stats
+from .tap import tap
 from .version import version
 
 INTERRUPTED = 130
@@ -52,7 +55,7 @@ app = typer.Typer(
     epilog="Try it without an account: `walbatch sink`, then `walbatch serve`. Settings: .env.example.",
 )
 # The three that people come for stand first.
-DAILY = (serve, stats, replay, send, sink, pause, resume, flush)
+DAILY = (serve, stats, replay, send, tap, inspect, export, sink, pause, resume, flush)
 for command in (*DAILY, erase, backup, doctor, bench, migrate, health, version):
     app.command()(command)
 app.add_typer(dead, name="dead")

@@ -30,6 +30,16 @@ def time_ms(option: str, text: str | None, now_ms: int) -> int | None:
         raise typer.BadParameter(f"{option}: {text!r} {error}") from error
 
 
+def duration_s(option: str, text: str) -> float:
+    """Return the duration that an option names, in seconds."""
+    from walbatch.units import parse_duration_s
+
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {text!r} {error}") from error
+
+
 def utc(ms: int | None) -> str:
     """Return a moment for people: in UTC, to the second."""
     from datetime import UTC, datetime

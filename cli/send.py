@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import DataDir, Json, local_settings
+from .selecting import duration_s
 
 if TYPE_CHECKING:
     from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -95,7 +96,7 @@ def send(
     }
     shape = _properties(pairs or [], properties) | {key: value for key, value in fields.items() if value is not None}
     _check_usage(file, event, alone=bool(shape or event_time))
-    time_ms, retry_for_s = _time_ms(event_time), _duration_s(retry_for)
+    time_ms, retry_for_s = _time_ms(event_time), duration_s("--retry-for", retry_for)
     target = _target(to, data_dir)
     tally = Tally()
     if event is None:
@@ -282,15 +283,6 @@ def _time_ms(text: str | None) -> int | None:
         return parse_time_ms(text, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise typer.BadParameter(f"--time: {text!r} {error}") from error
-
-
-def _duration_s(text: str) -> float:
-    from walbatch.units import parse_duration_s
-
-    try:
-        return parse_duration_s(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--retry-for: {text!r} {error}") from error
 
 
 def _target(to: str | None, data_dir: Path | None) -> str:

@@ -39,17 +39,13 @@ def corrected(record_kind: Kind, document: Mapping[str, Any], *, event_id: str, 
 
 
 def _with_its_id(document: dict[str, Any], event_id: str) -> dict[str, Any]:
-    """Return a document in which an event has the id that its `$insert_id` was made of."""
+    """Return a document in which an event has its id."""
     properties = document.get("properties", {})
     if "event" not in document or not isinstance(properties, dict):
         return document
     given = properties.get("$insert_id", event_id)
-    original = properties.get("walbatch_event_id")
     if "$insert_id" in properties and not (isinstance(given, str) and insert_id(given) == given):
         raise InvalidRecord(
             "event.properties.$insert_id", "BAD_ID", "must be 1 to 36 letters, digits and hyphens; leave it as it was"
         )
-    if isinstance(original, str) and insert_id(original) == given:
-        properties = {key: value for key, value in properties.items() if key != "walbatch_event_id"}
-        given = original
     return document | {"properties": properties | {"$insert_id": given}}

@@ -36,6 +36,9 @@ GROUP_OPERATIONS = ("$set", "$set_once", "$union", "$remove", "$unset", "$delete
 COUNTING = frozenset({"$add", "$append", "$remove"})
 """Operations that count twice when they are sent twice: profiles have no idempotency keys."""
 
+ORIGINAL_ID = "walbatch_event_id"
+"""Where the id of an event is kept that Mixpanel does not take as `$insert_id`."""
+
 _DEVICE = "$device:"
 
 _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
@@ -110,7 +113,7 @@ def track(
         rules.check_identity(name, who, properties)
     frozen: dict[str, Any] = {"time": time_sent, "distinct_id": who, "$insert_id": key, "ip": ip or "0", **properties}
     if key != event_id:
-        frozen.setdefault("walbatch_event_id", event_id)
+        frozen.setdefault(ORIGINAL_ID, event_id)
     if special:
         frozen["ip"] = ip or "0"
     if device_id:

@@ -7,15 +7,19 @@
 
 Times are in milliseconds or in seconds. A token is dropped, since the server has its own. Anything else that would be
 lost is refused.
+
+What walbatch has stored has these shapes as well, and makes the same record again, byte for byte. Mixpanel has no ids
+of updates, so beside what it knows an update can have its id as `walbatch_event_id`.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from walbatch import json_text, rules
 from walbatch.errors import InvalidRecord
-from walbatch.event import GROUP_OPERATIONS, PROFILE_OPERATIONS, new_event_id
+from walbatch.event import GROUP_OPERATIONS, ORIGINAL_ID, PROFILE_OPERATIONS, insert_id, new_event_id
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 
 MAX_MESSAGE_BYTES = 2**20
@@ -25,8 +29,8 @@ LATEST_S = 253_402_300_799
 """The last second of the year 9999, where the protobuf type ends."""
 
 _TOKENS = frozenset({"token", "$token"})
-_IDENTITIES = {"distinct_id": "distinct_id", "$insert_id": "event_id", "$user_id": "user_id", "$device_id": "device_id"}
-"""Properties that have a field of their own in the request."""
+_HEAD = ("time", "distinct_id", "$insert_id", "ip")
+"""Properties with which every stored event begins: see `walbatch.event.track`."""
 
 _LINKS = {
     "$identify": {"$identified_id", "$anon_id"},
@@ -71,15 +75,42 @@ def _event(found: dict[str, Any]) -> pb.Record:
     own = _LINKS.get(name)
     if own and own <= properties.keys() <= own | {"$insert_id"}:
         return pb.Record(identity_link=_link(name, properties))
-    event = pb.Event(name=name)
-    for key, field in _IDENTITIES.items():
-        setattr(event, field, _id(properties.pop(key, None), f"event.{field}"))
-    event.event_id = event.event_id or new_event_id()
-    event.ip = _id(properties.pop("ip", None), "event.ip")
+    is_stored = tuple(islice(properties, len(_HEAD))) == _HEAD
+    event = pb.Event(
+        name=name,
+        distinct_id=_id(properties.pop("distinct_id", None), "event.distinct_id"),
+        event_id=_id(properties.pop("$insert_id", None), "event.event_id"),
+        ip=_id(properties.pop("ip", None), "event.ip"),
+    )
     if (time := properties.pop("time", None)) is not None:
         event.event_time.FromMilliseconds(_time_ms(time, "event.event_time"))
+    if _is_apart(properties, "$user_id", is_stored=is_stored):
+        event.user_id = _id(properties.pop("$user_id"), "event.user_id")
+    if _is_apart(properties, "$device_id", is_stored=is_stored):
+        event.device_id = _id(properties.pop("$device_id"), "event.device_id")
+    if _is_original(properties.get(ORIGINAL_ID), event.event_id):
+        event.event_id = properties[ORIGINAL_ID]
+        if _is_apart(properties, ORIGINAL_ID, is_stored=is_stored):
+            del properties[ORIGINAL_ID]
+    event.event_id = event.event_id or new_event_id()
     event.properties_json = json_text.dump(properties, "event.properties")
     return pb.Record(event=event)
+
+
+def _is_apart(properties: dict[str, Any], key: str, *, is_stored: bool) -> bool:
+    """Say whether a property is a field of its own in the request.
+
+    In a stored event it is only if it stands last, where walbatch has put it. Elsewhere it came as a property and stays
+    one, or the event would have other bytes than before.
+    """
+    if not is_stored:
+        return key in properties
+    return next(reversed(properties), None) == key and bool(properties[key])
+
+
+def _is_original(found: Any, sent_id: str) -> bool:
+    """Say whether an id is the one that an event's `$insert_id` was made of."""
+    return isinstance(found, str) and found != sent_id and insert_id(found) == sent_id
 
 
 def _link(name: str, properties: dict[str, Any]) -> pb.IdentityLink:
@@ -98,10 +129,10 @@ def _link(name: str, properties: dict[str, Any]) -> pb.IdentityLink:
 
 def _profile(found: dict[str, Any]) -> pb.ProfileUpdate:
     where = "profile_update"
-    options = {"$distinct_id", "$time", "$ip", "$ignore_time", "$ignore_alias"} | _TOKENS
+    options = {"$distinct_id", "$time", "$ip", "$ignore_time", "$ignore_alias", ORIGINAL_ID} | _TOKENS
     _only(found, {*PROFILE_OPERATIONS} | options, where, f"an update has one of {', '.join(PROFILE_OPERATIONS)}")
     update = pb.ProfileUpdate(
-        update_id=new_event_id(),
+        update_id=_id(found.get(ORIGINAL_ID), f"{where}.update_id") or new_event_id(),
         distinct_id=_id(found["$distinct_id"], f"{where}.distinct_id"),
         ip=_id(found.get("$ip"), f"{where}.ip"),
         ignore_time=_flag(found.get("$ignore_time"), f"{where}.ignore_time"),
@@ -116,10 +147,10 @@ def _profile(found: dict[str, Any]) -> pb.ProfileUpdate:
 
 def _group(found: dict[str, Any]) -> pb.GroupUpdate:
     where = "group_update"
-    options = {"$group_key", "$group_id", "$time"} | _TOKENS
+    options = {"$group_key", "$group_id", "$time", ORIGINAL_ID} | _TOKENS
     _only(found, {*GROUP_OPERATIONS} | options, where, f"an update has one of {', '.join(GROUP_OPERATIONS)}")
     update = pb.GroupUpdate(
-        update_id=new_event_id(),
+        update_id=_id(found.get(ORIGINAL_ID), f"{where}.update_id") or new_event_id(),
         group_key=_text(found["$group_key"], f"{where}.group_key"),
         group_id=_id(found.get("$group_id"), f"{where}.group_id"),
     )

@@ -11,7 +11,7 @@ import orjson
 
 from walbatch.delivery import Rejected, Unknown
 from walbatch.event import Kind, Offset
-from walbatch.wal import LANES, Lane
+from walbatch.wal import LANES, Lane, lookup
 from walbatch.wal.driver import Connection
 from walbatch.wal.selection import Stored
 
@@ -180,11 +180,8 @@ def of_record(connection: Connection, number: int) -> list[Letter]:
 
 def copies(connection: Connection, letter: Letter) -> list[tuple[Offset, str]]:
     """Return the records that repeat a letter's at its destination, each with what became of it."""
-    return connection.execute(
-        "SELECT s.seq, s.status FROM record_status s WHERE s.destination = ? AND s.seq IN"
-        " (SELECT e.seq FROM events e WHERE e.replay_of = ?) ORDER BY s.seq",
-        (letter.key.destination, letter.stored.number),
-    ).fetchall()
+    everywhere = lookup.copies(connection, letter.stored.number)
+    return [(number, status) for name, number, status in everywhere if name == letter.key.destination]
 
 
 def _letters(connection: Connection, where: str, values: Sequence[Any], numbers: Sequence[int]) -> list[Letter]:

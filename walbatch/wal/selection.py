@@ -112,13 +112,25 @@ def _where(destination: str, selection: Selection, through: int) -> tuple[str, l
         _ONCE,
     ]
     values: list[Any] = [destination, through, *statuses]
-    for term, value in (
-        ("s.received_at_ms >= ?", selection.since_ms),
-        ("s.received_at_ms < ?", selection.until_ms),
-        ("s.event = ?", selection.event),
-        ("s.distinct_id = ?", selection.distinct_id),
-    ):
-        if value is not None:
-            terms.append(term)
-            values.append(value)
-    return " AND ".join(terms), values
+    narrowing, narrowing_values = narrowed(
+        "s",
+        since_ms=selection.since_ms,
+        until_ms=selection.until_ms,
+        event=selection.event,
+        distinct_id=selection.distinct_id,
+    )
+    return " AND ".join([*terms, *narrowing]), [*values, *narrowing_values]
+
+
+def narrowed(
+    view: str, *, since_ms: int | None, until_ms: int | None, event: str | None, distinct_id: str | None
+) -> tuple[list[str], list[Any]]:
+    """Return conditions, and their values, over a `record_status` that is called `view`. None does not restrict."""
+    wanted = {
+        f"{view}.received_at_ms >= ?": since_ms,
+        f"{view}.received_at_ms < ?": until_ms,
+        f"{view}.event = ?": event,
+        f"{view}.distinct_id = ?": distinct_id,
+    }
+    given = {term: value for term, value in wanted.items() if value is not None}
+    return [*given], [*given.values()]
