@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP := .venv/.stamp
 RUN := build/run
 # What the tests read besides the installed package. The sources are left out, so that nothing can be imported from them.
-TEST_FILES := tests examples docs bench proto README.md CHANGELOG.md Makefile Dockerfile .dockerignore .env.example \
+TEST_FILES := tests examples docs bench deploy proto README.md CHANGELOG.md Makefile Dockerfile .dockerignore .env.example \
 	pyproject.toml LICENSE requirements.lock requirements-build.lock requirements-dev.lock
 
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
@@ -15,7 +15,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults installed compiler lint lint-python lint-proto lint-image bench profile proto docs lock wheel clean
+.PHONY: help setup demo test faults deploy-check installed compiler lint lint-python lint-proto lint-image bench profile proto docs lock wheel clean
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test    lint, build the wheel, test that wheel'
 	@echo 'make faults  the whole fault matrix, as root: kills, power cuts, failing disks'
 	@echo 'make durability   the same, and its figures into docs/durability.md'
+	@echo 'make deploy-check   systemd and Prometheus judge what is in deploy/, as root'
 	@echo 'make lint    every check that runs nothing'
 	@echo 'make soak    random faults for MINUTES=60, as root'
 	@echo 'make bench   measure on this machine, beside what bench/tools.sh installs; ONLY=drain a part, QUICK=1 a try'
@@ -113,7 +114,7 @@ compiler:
 	@command -v cc >/dev/null || { echo 'the tests need a C compiler called cc; Debian: apt-get install gcc libc6-dev' >&2; exit 1; }
 
 test: compiler lint installed
-	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal --ignore=tests/privileged $(TEST_FLAGS)
+	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal --ignore=tests/privileged --ignore=tests/deploy $(TEST_FLAGS)
 
 # The same tests as in `make test`, with many more injections, and those that need root.
 faults: compiler installed
@@ -123,6 +124,11 @@ faults: compiler installed
 # The same, and its figures into the page that publishes them.
 durability: faults
 	$(BIN)/python tests/support/durability_page.py $(RUN)/faults.json docs/durability.md
+
+# What is in deploy/, judged by the programs that it is for; the tests that need none of them are in `make test`.
+deploy-check: installed
+	tests/deploy/tools.sh
+	$(IN_RUN) ../venv/bin/pytest -n 2 tests/deploy $(TEST_FLAGS)
 
 # Random faults for as long as you like, as root: make soak MINUTES=60 SEED=20261123
 MINUTES ?= 60

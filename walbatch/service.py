@@ -24,6 +24,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 import structlog
@@ -37,6 +38,7 @@ from walbatch.destinations import Destination, configured
 from walbatch.errors import ConfigurationError, Unavailable
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
 from walbatch.metrics.exposition import Metrics
+from walbatch.notify import Manager
 from walbatch.outlets import Outlets, open_outlets
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import add_AnalyticsServiceServicer_to_server
@@ -59,6 +61,10 @@ FLUSH_SHARE = 0.8
 GC_THRESHOLD = 5000
 """New objects that may be left over until Python looks for cycles among them. With its default of 700, which 64 calls
 under way exceed, those were looked through again and again. What a call leaves in a cycle, inside of gRPC, is small."""
+
+LIVENESS = "liveness"
+"""Name for health checks that only ask whether the event loop runs: SERVING while records are refused, too. A restart
+gives no room to a full disk."""
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 
@@ -114,6 +120,9 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
     async with AsyncExitStack() as stack:
         watchdog = _watchdog(settings.shutdown_grace)
         stack.callback(watchdog.cancel)  # the first in, so the last out: after everything that could hang
+        manager = stack.enter_context(Manager.of(os.environ))
+        alive = await stack.enter_async_context(_background(alive=manager.keep_alive(clock)))
+        manager.status("Starting: reading the log")
         event_log = await stack.enter_async_context(_open_log(settings, destinations, clock, metrics))
         await _tell_waiting(event_log, destinations)
         outlets = await stack.enter_async_context(
@@ -123,7 +132,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         servers = await stack.enter_async_context(
             _servers(settings, event_log, ingest, clock, metrics=metrics, ask_now=outlets.ask_now)
         )
-        upkeep = Upkeep(event_log, clock, servers.refuse)
+        upkeep = Upkeep(event_log, clock, partial(_refuse, servers, manager))
         retention = Retention(event_log, clock, settings.retention)
         background = await stack.enter_async_context(
             _background(log=event_log.broken(), upkeep=upkeep.run(), retention=retention.run())
@@ -141,11 +150,13 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
                 data_dir=str(settings.data_dir),
                 destinations=list(destinations),
             )
+            manager.ready(_status(servers, None))
             try:
-                await until_stopped(stop, background, flushing)
+                await until_stopped(stop, [*alive, *background], flushing)
             finally:
                 watchdog.start()
                 log.info("service.stopping", grace_s=settings.shutdown_grace)
+                manager.stopping(f"Stopping: one last flush, at most {settings.shutdown_grace:g} s")
             await servers.stop(settings.shutdown_grace * RPC_SHARE)
             await _last_flush(outlets, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
         finally:
@@ -179,6 +190,16 @@ async def _tell_waiting(event_log: SqliteLog, destinations: Mapping[str, Destina
             log.warning("service.destination_paused", destination=known.name, since=since, pending=pending)
         elif known.name not in destinations and pending:
             log.warning("service.destination_not_configured", destination=known.name, pending=pending)
+
+
+async def _refuse(servers: Servers, manager: Manager, refusal: Unavailable | None) -> None:
+    await servers.refuse(refusal)
+    if servers.ready:
+        manager.status(_status(servers, refusal))
+
+
+def _status(servers: Servers, refusal: Unavailable | None) -> str:
+    return f"Refusing new records: {refusal}" if refusal else f"Accepting records on {servers.grpc_address}"
 
 
 @asynccontextmanager
@@ -249,6 +270,7 @@ class Servers:
     async def start(self) -> None:
         """Accept records, and say so."""
         await self._server.start()
+        await self._status.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
         self.ready = True
 

@@ -13,10 +13,11 @@ LARGE = json.dumps({"event": "Large", "properties": {"distinct_id": "u", "text":
 SERVING, NOT_SERVING = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
-def grpc_health(here: Site) -> int:
+def grpc_health(here: Site, service: str = "") -> int:
     """What gRPC's own health check is answered."""
     with grpc.insecure_channel(f"127.0.0.1:{here.grpc_port}") as channel:
-        return int(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status)
+        request = health_pb2.HealthCheckRequest(service=service)
+        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=5).status)
 
 
 def test_a_backlog_that_is_full(tmp_path: Path) -> None:
@@ -29,6 +30,7 @@ def test_a_backlog_that_is_full(tmp_path: Path) -> None:
         eventually(lambda: here.run("health", check=False).returncode == 1, "it is not healthy")
         assert "wait for delivery to mixpanel; the limit is 1MiB" in here.run("health", check=False).stdout
         assert grpc_health(here) == NOT_SERVING
+        assert grpc_health(here, "liveness") == SERVING, "a restart would not help"
         assert here.stats()["storage"]["reason"] == "BACKLOG_FULL"
         assert "New records are refused" in here.run("stats").stdout
         here.sink()
