@@ -71,6 +71,8 @@ class Record(NamedTuple):
     replay_of: Offset | None = None
     destination: str = ""
     """The only destination that it is for; empty means every one that wants it."""
+    trace: str = ""
+    """The `traceparent` of the call that brought it; empty if that is not traced."""
 
 
 def track(

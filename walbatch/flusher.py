@@ -37,6 +37,7 @@ from walbatch.errors import LogClosed, Unavailable
 from walbatch.event import Kind, repeatable
 from walbatch.retry import Breaker, State
 from walbatch.sinks import Sink
+from walbatch.tracing import NO_TRACING, Tracing
 from walbatch.wal import ORDERED, Batch, EventLog, Lane, Settlement
 from walbatch.window import Window
 
@@ -72,6 +73,7 @@ class Flusher:
         clock: Clock,
         manner: Manner,
         observe: Callable[[Answered], None] = lambda _: None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """`observe` is called once for each batch, when its answer is known."""
         self._log = event_log
@@ -80,6 +82,7 @@ class Flusher:
         self._breaker = breaker
         self._clock = clock
         self._observe = observe
+        self._tracing = tracing
         self._policies = dict(manner.policies)
         self._hold_unknown = manner.hold_unknown
         self._window = Window(manner.max_in_flight)
@@ -171,22 +174,24 @@ class Flusher:
             overhead_bytes=self._policies[batch.lane.kind].overhead_bytes,
             hold_unknown=self._hold_unknown,
         )
+        span = self._tracing.delivery(batch)
         try:
             await attempt.run()
         except asyncio.CancelledError:  # no failure: what was noted is held at the next start, the rest is pending
             self._breaker.abandoned(ticket)
+            span.end(None)
             raise
         duration_s = self._clock.monotonic_s() - started_s
         failures = self._breaker.condition.failures
         self._learn(batch.lane.kind, attempt.max_bytes)
         note = self._judge(attempt.answer, ticket)
-        self._tell(batch, attempt, note, failures, duration_s)
+        span.end(self._tell(batch, attempt, note, failures, duration_s))
         condition, finished_at_ms = self._breaker.condition, self._clock.wall_ms()
         settlement = Settlement(batch, attempt.outcomes, condition, note, started_at_ms, finished_at_ms)
         await self._stored(lambda: self._log.settle(settlement))
 
-    def _tell(self, batch: Batch, attempt: Attempt, note: str, failures: int, duration_s: float) -> None:
-        """Tell of an answer: one line in the logs, and whoever observes."""
+    def _tell(self, batch: Batch, attempt: Attempt, note: str, failures: int, duration_s: float) -> Answered:
+        """Tell of an answer, and return what was told: one line in the logs, and whoever observes."""
         became = Counter(type(outcome) for outcome in attempt.outcomes if outcome is not DELIVERED)
         dead, held, pending = became[Rejected], became[Unknown], became[Retry]
         tell = log.warning if held or attempt.warning else log.info
@@ -201,25 +206,25 @@ class Flusher:
             answer=note,
             duration_s=round(duration_s, 3),
         )
-        self._observe(
-            Answered(
-                destination=self._destination,
-                lane=batch.lane.name,
-                finished_at_ms=self._clock.wall_ms(),
-                events=len(attempt.outcomes),
-                sent=len(attempt.outcomes) - dead - held - pending,
-                dead=dead,
-                held=held,
-                pending=pending,
-                payload_bytes=sum(batch.sizes),
-                attempt=failures + 1,
-                answer=note,
-                duration_s=duration_s,
-                outcome=attempt_of(attempt.answer, whole=all_delivered(attempt.outcomes)),
-                dead_by_code=Counter(outcome.code for outcome in attempt.outcomes if isinstance(outcome, Rejected)),
-                oldest_at_ms=batch.oldest_at_ms,
-            )
+        answered = Answered(
+            destination=self._destination,
+            lane=batch.lane.name,
+            finished_at_ms=self._clock.wall_ms(),
+            events=len(attempt.outcomes),
+            sent=len(attempt.outcomes) - dead - held - pending,
+            dead=dead,
+            held=held,
+            pending=pending,
+            payload_bytes=sum(batch.sizes),
+            attempt=failures + 1,
+            answer=note,
+            duration_s=duration_s,
+            outcome=attempt_of(attempt.answer, whole=all_delivered(attempt.outcomes)),
+            dead_by_code=Counter(outcome.code for outcome in attempt.outcomes if isinstance(outcome, Rejected)),
+            oldest_at_ms=batch.oldest_at_ms,
         )
+        self._observe(answered)
+        return answered
 
     async def _note(self, batch: Batch) -> bool:
         """Note what must not be sent twice, so that a crash holds it; say whether the batch may be sent."""

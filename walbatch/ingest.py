@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,9 +17,9 @@ from walbatch.event import Record
 from walbatch.metrics.counting import Intake
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceServicer
+from walbatch.tracing import NO_TRACING, Context, Tracing
 from walbatch.wal import Appended, EventLog
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Inbox = asyncio.Queue[pb.IngestStreamRequest | None]
 """What was read of one stream; None is its end."""
 
@@ -50,8 +49,9 @@ _DURABILITY = {
 class IngestService(AnalyticsServiceServicer):
     """`analytics.v1.AnalyticsService` on top of a log. `intake` counts what comes and what is answered."""
 
-    def __init__(self, log: EventLog, clock: Clock, *, intake: Intake) -> None:
+    def __init__(self, log: EventLog, clock: Clock, *, intake: Intake, tracing: Tracing = NO_TRACING) -> None:
         self._log = log
+        self._tracing = tracing
         self._clock = clock
         self._intake = intake
         self._durability = _DURABILITY[log.durability]
@@ -66,31 +66,34 @@ class IngestService(AnalyticsServiceServicer):
         """Append one event."""
         message, started_s = request.event, self._clock.monotonic_s()
         self._intake.received("TrackEvent", 1)
-        try:
-            record, appended = await self._log.append_one(partial(self._event, message), message.ByteSize())
-        except (InvalidRecord, Unavailable) as error:
-            self._intake.not_stored(error)
-            await rich_errors.abort(context, error)
+        with self._tracing.call("TrackEvent", context) as trace:
+            try:
+                record, appended = await self._log.append_one(partial(self._event, message, trace), message.ByteSize())
+            except (InvalidRecord, Unavailable) as error:
+                self._intake.not_stored(error)
+                await rich_errors.abort(context, error)
         self._intake.acknowledged("TrackEvent", appended.duplicate, self._clock.monotonic_s() - started_s)
         return pb.TrackEventResponse(
             event_id=record.event_id, duplicate=appended.duplicate, durability=self._durability
         )
 
-    def _event(self, message: pb.Event) -> Record:
-        return wire.event(message, self._clock.wall_ms())
+    def _event(self, message: pb.Event, trace: str) -> Record:
+        record = wire.event(message, self._clock.wall_ms())
+        return record._replace(trace=trace) if trace else record
 
     async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:
         """Append a profile update and, if asked for, an identity link: both or none."""
         started_s, count = self._clock.monotonic_s(), wire.identify_count(request)
         self._intake.received("IdentifyUser", count)
-        try:
-            records = wire.identify(request, self._clock.wall_ms())
-            appended, _ = await self._append("IdentifyUser", records, started_s)
-        except InvalidRecord as error:
-            self._intake.not_stored(error, count)
-            await rich_errors.abort(context, error)
-        except Unavailable as error:
-            await rich_errors.abort(context, error)
+        with self._tracing.call("IdentifyUser", context) as trace:
+            try:
+                records = wire.identify(request, self._clock.wall_ms())
+                appended, _ = await self._append("IdentifyUser", records, started_s, trace)
+            except InvalidRecord as error:
+                self._intake.not_stored(error, count)
+                await rich_errors.abort(context, error)
+            except Unavailable as error:
+                await rich_errors.abort(context, error)
         return pb.IdentifyUserResponse(
             event_id=records[0].event_id, duplicate=appended[0].duplicate, durability=self._durability
         )
@@ -99,11 +102,12 @@ class IngestService(AnalyticsServiceServicer):
         """Append the valid records of a request, and name the others."""
         started_s = self._clock.monotonic_s()
         self._intake.received("Ingest", len(request.records))
-        try:
-            records, rejections = self._screen(request)
-            appended, duplicates = await self._append("Ingest", records, started_s)
-        except (InvalidRecord, Unavailable) as error:
-            await rich_errors.abort(context, error)
+        with self._tracing.call("Ingest", context) as trace:
+            try:
+                records, rejections = self._screen(request)
+                appended, duplicates = await self._append("Ingest", records, started_s, trace)
+            except (InvalidRecord, Unavailable) as error:
+                await rich_errors.abort(context, error)
         return pb.IngestResponse(
             accepted_count=len(appended) - duplicates,
             duplicate_count=duplicates,
@@ -121,7 +125,9 @@ class IngestService(AnalyticsServiceServicer):
         try:
             while requests := await self._arrived(inbox):
                 sequence = _check_order(requests, sequence)
-                yield await self._append_requests(requests)
+                with self._tracing.call("IngestStream", context) as trace:
+                    answer = await self._append_requests(requests, trace)
+                yield answer
             if self._draining.is_set():  # even if the client has sent its last: a stop looks the same from here
                 raise LogClosed("walbatch is shutting down; send what was not acknowledged on a new stream")
             if wrong := await reader:
@@ -157,7 +163,7 @@ class IngestService(AnalyticsServiceServicer):
             self._ahead.taken(request)
         return [request for request in requests if request is not None]
 
-    async def _append_requests(self, requests: Sequence[pb.IngestStreamRequest]) -> pb.IngestStreamResponse:
+    async def _append_requests(self, requests: Sequence[pb.IngestStreamRequest], trace: str) -> pb.IngestStreamResponse:
         started_s = self._clock.monotonic_s()
         records: list[Record] = []
         rejections: list[pb.StreamRejection] = []
@@ -166,7 +172,7 @@ class IngestService(AnalyticsServiceServicer):
             valid, refused = self._screen(request)
             records += valid
             rejections += (pb.StreamRejection(sequence=request.sequence, rejection=rejection) for rejection in refused)
-        appended, duplicates = await self._append("IngestStream", records, started_s)
+        appended, duplicates = await self._append("IngestStream", records, started_s, trace)
         return pb.IngestStreamResponse(
             acked_sequence=requests[-1].sequence,
             rejections=rejections,
@@ -175,10 +181,13 @@ class IngestService(AnalyticsServiceServicer):
             durability=self._durability,
         )
 
-    async def _append(self, method: str, records: Sequence[Record], started_s: float) -> tuple[list[Appended], int]:
+    async def _append(
+        self, method: str, records: Sequence[Record], started_s: float, trace: str
+    ) -> tuple[list[Appended], int]:
         """Append valid records of a request, and count what came of it; return where they are, and the duplicates."""
+        traced = [record._replace(trace=trace) for record in records] if trace else records
         try:
-            appended = await self._log.append(records)
+            appended = await self._log.append(traced)
         except Unavailable as error:
             self._intake.not_stored(error, len(records))
             raise

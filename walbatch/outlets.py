@@ -28,6 +28,7 @@ from walbatch.sinks.http import HttpSink
 from walbatch.sinks.mixpanel import MAX_RECORDS, REGION_URLS, Credentials, Mixpanel
 from walbatch.sinks.ndjson import NdjsonSink
 from walbatch.sinks.stdout import StdoutSink
+from walbatch.tracing import NO_TRACING, Tracing
 from walbatch.wal import EventLog
 
 SPACING_S = 0.1
@@ -63,7 +64,9 @@ async def open_outlets(
     destinations: Mapping[str, Destination],
     event_log: EventLog,
     clock: Clock,
+    *,
     observe: Callable[[Answered], None] = lambda _: None,
+    tracing: Tracing = NO_TRACING,
 ) -> AsyncIterator[Outlets]:
     """Open every sink, and go on with the backoff that was stored. Leaving it closes the sinks.
 
@@ -81,7 +84,14 @@ async def open_outlets(
             await stack.enter_async_context(sink)
             breaker = Breaker(backoff, clock, random.random, conditions[name])
             flushers[name] = Flusher(
-                event_log, sink, name, breaker=breaker, clock=clock, manner=manner, observe=observe
+                event_log,
+                sink,
+                name,
+                breaker=breaker,
+                clock=clock,
+                manner=manner,
+                observe=observe,
+                tracing=tracing,
             )
         yield Outlets(flushers)
 

@@ -46,6 +46,7 @@ from walbatch.retention import Retention
 from walbatch.routing import Router
 from walbatch.settings import Settings
 from walbatch.stats import read_backlog, rfc3339
+from walbatch.tracing import NO_TRACING, Tracing, exporting
 from walbatch.upkeep import Upkeep
 from walbatch.wal.admission import Limits
 from walbatch.wal.sqlite import SqliteLog
@@ -123,12 +124,14 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         manager = stack.enter_context(Manager.of(os.environ))
         alive = await stack.enter_async_context(_background(alive=manager.keep_alive(clock)))
         manager.status("Starting: reading the log")
-        event_log = await stack.enter_async_context(_open_log(settings, destinations, clock, metrics))
+        tracing = stack.enter_context(exporting())
+        event_log = await stack.enter_async_context(_open_log(settings, destinations, clock, metrics, tracing))
         await _tell_waiting(event_log, destinations)
+        observe = metrics.deliveries.answered
         outlets = await stack.enter_async_context(
-            open_outlets(settings, destinations, event_log, clock, metrics.deliveries.answered)
+            open_outlets(settings, destinations, event_log, clock, observe=observe, tracing=tracing)
         )
-        ingest = IngestService(event_log, clock, intake=metrics.intake)
+        ingest = IngestService(event_log, clock, intake=metrics.intake, tracing=tracing)
         servers = await stack.enter_async_context(
             _servers(settings, event_log, ingest, clock, metrics=metrics, ask_now=outlets.ask_now)
         )
@@ -164,7 +167,11 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
 
 
 def _open_log(
-    settings: Settings, destinations: Mapping[str, Destination], clock: SystemClock, metrics: Metrics
+    settings: Settings,
+    destinations: Mapping[str, Destination],
+    clock: SystemClock,
+    metrics: Metrics,
+    tracing: Tracing,
 ) -> SqliteLog:
     return SqliteLog(
         settings.data_dir,
@@ -175,6 +182,7 @@ def _open_log(
         limits=Limits(settings.max_backlog_bytes, settings.min_free_disk, settings.max_wal_bytes),
         allow_affected_sqlite=settings.allow_affected_sqlite,
         watch=metrics.log,
+        traced=tracing is not NO_TRACING,
     )
 
 

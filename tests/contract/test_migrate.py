@@ -18,7 +18,7 @@ from walbatch.event import Kind
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Lane, copying, driver, migrate
 
-NEXT = (5, "ALTER TABLE events ADD COLUMN extra TEXT;")
+NEXT = (6, "ALTER TABLE events ADD COLUMN extra TEXT;")
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ async def test_a_copy_is_made_before_an_upgrade(
     """The old database stays beside the new one, whole, for its owner only; the log goes on with the new one."""
     upgrade(*NEXT)
     async with open_log(stopped.parent, clock) as log:
-        assert (await executed(log, "PRAGMA user_version")) == [(5,)]
+        assert (await executed(log, "PRAGMA user_version")) == [(6,)]
         assert ids(await log.fetch(EVENTS, NOW)) == "b"
-    copy = stopped.with_name("events.db.before-v5")
+    copy = stopped.with_name("events.db.before-v6")
     connection = driver.open_reader(copy)
-    assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (5,)
     assert connection.execute("SELECT group_concat(event_id, '') FROM events").fetchone() == ("ab",)
     connection.close()
     assert mode(copy) == 0o600
@@ -61,7 +61,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema(
     stopped: Path, clock: FakeClock, upgrade: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step is one transaction with its number: afterwards the former program goes on as before."""
-    upgrade(5, "CREATE TABLE half (done); SELECT no_such_function();")
+    upgrade(6, "CREATE TABLE half (done); SELECT no_such_function();")
     with pytest.raises(StorageFailed, match="no_such_function"):
         await open_log(stopped.parent, clock).__aenter__()
     monkeypatch.undo()
@@ -94,7 +94,7 @@ async def test_without_room_for_the_copy_nothing_is_changed(
         pass
 
 
-@pytest.mark.parametrize("left", ["events.db.before-v4", "events.db.before-v4.partial"])
+@pytest.mark.parametrize("left", ["events.db.before-v5", "events.db.before-v5.partial"])
 async def test_what_a_killed_update_left_counts_as_room(
     directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
@@ -103,9 +103,9 @@ async def test_what_a_killed_update_left_counts_as_room(
     shutil.copyfile(directory / "events.db", directory / left)
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1, f_frsize=4096))
     async with open_log(directory, clock, "there") as log:
-        assert (await executed(log, "PRAGMA user_version")) == [(4,)]
-    assert migrate.version_in(directory / "events.db.before-v4") == 1
-    assert not (directory / "events.db.before-v4.partial").exists()
+        assert (await executed(log, "PRAGMA user_version")) == [(5,)]
+    assert migrate.version_in(directory / "events.db.before-v5") == 1
+    assert not (directory / "events.db.before-v5.partial").exists()
 
 
 async def test_a_copy_that_fails_half_way_is_removed(

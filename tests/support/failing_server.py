@@ -12,9 +12,10 @@ from calls import uncounted
 from walbatch import rich_errors
 from walbatch.clock import SystemClock
 from walbatch.errors import InvalidRecord, Unavailable
-from walbatch.ingest import Context, IngestService
+from walbatch.ingest import IngestService
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.pb.analytics.v1.service_pb2_grpc import add_AnalyticsServiceServicer_to_server
+from walbatch.tracing import Context
 from walbatch.wal.memory import MemoryLog
 
 LIMIT_S = 60.0

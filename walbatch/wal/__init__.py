@@ -25,6 +25,9 @@ from walbatch.errors import InvalidRecord
 from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
 
+MAX_TRACES = 128
+"""That a batch tells: as many links as a span keeps (https://opentelemetry.io/docs/specs/otel/trace/sdk/#span-limits)."""
+
 LANES = {Kind.EVENT: "events", Kind.PROFILE: "profiles", Kind.GROUP: "groups"}
 """What the lane of each kind is called, in the database and to people."""
 
@@ -65,6 +68,8 @@ class Batch(NamedTuple):
     """The bytes of each payload."""
     oldest_at_ms: int = 0
     """When the first of them was received; 0 if there is none."""
+    traces: Sequence[str] = ()
+    """Where some of the records came from, each once: what `Record.trace` has, if the log was asked to tell."""
 
 
 @dataclass(frozen=True, slots=True)

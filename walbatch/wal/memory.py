@@ -17,7 +17,17 @@ from walbatch.errors import InvalidRecord
 from walbatch.event import Kind, Offset, Record
 from walbatch.retry import Condition
 from walbatch.routing import Router
-from walbatch.wal import ORDERED, Appended, Backlog, Batch, DestinationBacklog, Lane, LaneBacklog, Settlement
+from walbatch.wal import (
+    MAX_TRACES,
+    ORDERED,
+    Appended,
+    Backlog,
+    Batch,
+    DestinationBacklog,
+    Lane,
+    LaneBacklog,
+    Settlement,
+)
 from walbatch.wal.recent import RecentIds, key_of
 from walbatch.wal.tombstones import KEY_BYTES, Tombstones
 
@@ -157,8 +167,16 @@ class MemoryLog:
             taken.append(offset)
             self._status[lane][offset] = IN_FLIGHT
             self._behind[lane].discard(offset)
-        payloads = [self._records[offset - 1].payload for offset in taken]
-        return Batch(lane, taken, payloads, byte_lengths(payloads), self._records[taken[0] - 1].received_at_ms)
+        records = [self._records[offset - 1] for offset in taken]
+        payloads = [record.payload for record in records]
+        return Batch(
+            lane,
+            taken,
+            payloads,
+            byte_lengths(payloads),
+            oldest_at_ms=records[0].received_at_ms,
+            traces=tuple(dict.fromkeys(record.trace for record in records if record.trace))[:MAX_TRACES],
+        )
 
     def release(self, batch: Batch) -> None:
         """See `EventLog.release`."""

@@ -37,7 +37,20 @@ from walbatch.errors import DiskFull, InvalidRecord, StorageFailed, Unavailable,
 from walbatch.event import Kind, Offset, Record
 from walbatch.ownership import Ownership
 from walbatch.routing import Router
-from walbatch.wal import Appended, Backlog, Batch, Lane, Settlement, driver, erasure, pauses, recovery, store, upkeep
+from walbatch.wal import (
+    Appended,
+    Backlog,
+    Batch,
+    Lane,
+    Settlement,
+    driver,
+    erasure,
+    pauses,
+    recovery,
+    store,
+    traces,
+    upkeep,
+)
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.connections import Questions, Threaded
 from walbatch.wal.disk import UNWATCHED, Disk, Watching, ask, broken
@@ -95,7 +108,9 @@ class SqliteLog:
         allow_affected_sqlite: bool = False,
         recent_window: int = WINDOW,
         watch: Watching = UNWATCHED,
+        traced: bool = False,
     ) -> None:
+        """`traced` says whether batches are to tell the traces of their records."""
         self.path = directory / DATABASE_FILE
         self.limits = limits
         self.ownership = Ownership(directory)
@@ -107,6 +122,7 @@ class SqliteLog:
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
         self._progress = Progress(self._lanes, RecentIds(recent_window), self._admission.owed_bytes, clock)
         self._bits: dict[str, int] = {}
+        self._read_span = traces.read_span if traced else store.read_span
         self._ride: Ride | None = None
         self._no_erasure = asyncio.Event()
         self._no_erasure.set()
@@ -213,7 +229,7 @@ class SqliteLog:
                 continue
             span, erasures = progress.states[lane].next_span(live=live), self._erasures
             bit = self._bits[lane.destination]
-            batch, next_at_ms = await self._ask(self._reader, store.read_span, lane, bit, span, policy)
+            batch, next_at_ms = await self._ask(self._reader, self._read_span, lane, bit, span, policy)
             if erasures != self._erasures or lane.destination in progress.paused:
                 continue  # what was read may be gone by now, or is not to be sent
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.

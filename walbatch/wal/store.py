@@ -36,11 +36,11 @@ Tallies = Mapping[tuple[Kind, Route], Sequence[int]]
 MAX_DESTINATIONS = 63
 """As many as there are bits in a positive integer of SQLite."""
 
-_ROW, _USUAL_ROW = "(?,?,?,?,?,?)", "(?,?,?,0,NULL,NULL)"
-"""Almost every record is an event, no replay, and for all destinations. Said in the statement, not bound, that takes
-a fourth of the time (0.7 instead of 2.7 to 4.9 microseconds a row, 2026-11-23)."""
+_ROW, _USUAL_ROW = "(?,?,?,?,?,?,?)", "(?,?,?,0,NULL,NULL,NULL)"
+"""Almost every record is an event, no replay, for all destinations, and not traced. Said in the statement, not bound,
+that takes a fourth of the time (0.7 instead of 2.7 to 4.9 microseconds a row, 2026-11-23)."""
 
-_INSERT = "INSERT INTO events (event_id, payload, received_at_ms, kind, replay_of, routes) VALUES "
+_INSERT = "INSERT INTO events (event_id, payload, received_at_ms, kind, replay_of, routes, trace) VALUES "
 _INSERT_ROWS = (256, 64)
 """Rows of one INSERT; what is left, fewer than the last of these, is one more. Each statement gives up the interpreter
 lock, and waits for it again while others run; executemany does so at every row. `driver` keeps them all prepared."""
@@ -57,7 +57,9 @@ def append(
     What they are counted as is for `count_accepted`.
     """
     offsets: list[Offset] = []
-    usual = routes.count(None) == len(routes) and all(r.kind is Kind.EVENT and r.replay_of is None for r in records)
+    usual = routes.count(None) == len(routes) and all(
+        r.kind is Kind.EVENT and r.replay_of is None and not r.trace for r in records
+    )
     while len(offsets) < len(records):
         start, left = len(offsets), len(records) - len(offsets)
         size = next((size for size in _INSERT_ROWS if size <= left), left)
@@ -65,7 +67,8 @@ def append(
         for r, route in zip(records[start : start + size], routes[start : start + size], strict=True):
             values += (r.event_id, r.payload, r.received_at_ms)
             if not usual:
-                values += (r.kind.value, r.replay_of, None if route is None else sum(1 << bits[n] for n in route))
+                places = None if route is None else sum(1 << bits[n] for n in route)
+                values += (r.kind.value, r.replay_of, places, r.trace or None)
         last = connection.execute(_insert(_USUAL_ROW if usual else _ROW, size), values).lastrowid or 0
         offsets += cast(Sequence[Offset], range(last - size + 1, last + 1))
     for record in () if usual else records:
