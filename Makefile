@@ -78,10 +78,13 @@ lint-image: $(SETUP)
 
 proto: $(SETUP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call PROTOC,.)
-	$(BIN)/python -c 'from walbatch.settings import env_example; print(env_example(), end="")' >.env.example
+	$(BIN)/python -c 'from walbatch.setting_texts import env_example; print(env_example(), end="")' >.env.example
 
+# The pages that are made from the code, or parts of which are; tests compare them.
 docs: $(SETUP)
 	$(BIN)/python tests/support/generated_pages.py
+	$(BIN)/python -c 'from walbatch.setting_texts import configuration_page; print(configuration_page(), end="")' >docs/configuration.md
+	$(BIN)/python -m walbatch.cli.reference >docs/commands.md
 
 lock: $(SETUP)
 	$(COMPILE) pyproject.toml --output-file requirements.lock

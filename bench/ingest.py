@@ -13,12 +13,12 @@ from plan import Plan
 from results import Row, compared, limited
 from servers import HERE, PYTHON, Walbatch, empty_server
 
-from walbatch.bench.disk import Fdatasync, fdatasync
 from walbatch.bench.fill import fill
 from walbatch.bench.loads import Load, python
 from walbatch.bench.plain_sqlite import rows_per_s
 from walbatch.bench.processes import Sink, output
 from walbatch.bench.samples import BATCH
+from walbatch.disk_speed import Fdatasync, fdatasync
 
 CALLERS = 8
 """Calls of Ingest under way at once."""

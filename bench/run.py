@@ -24,7 +24,7 @@ import rest
 from plan import Plan, quick
 from results import Row, line, write
 
-from walbatch.bench.disk import Fdatasync, fdatasync
+from walbatch.disk_speed import Fdatasync, fdatasync
 from walbatch.wal.driver import SQLITE_VERSION
 
 GROUPS = {"ingest": ingest.rows, "drain": drain.rows, "backlog": backlog.rows, "rest": rest.rows, "peers": peers.rows}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import DataDir, Json, local_settings
-from .table import counted
+from .table import animated, counted
 
 if TYPE_CHECKING:
     from walbatch.backup import Contents
@@ -24,7 +23,12 @@ def backup(
     ] = "1GiB",
     as_json: Json = False,
 ) -> None:
-    """Copy the log into one file, with the server up or down; nothing has to wait for it. See docs/backup.md."""
+    """Copy the log into one file, with the server up or down; nothing has to wait for it. See docs/backup.md.
+
+    Examples:
+        walbatch backup /backup/walbatch.db
+        walbatch backup --max-wal 4GiB --json /backup/walbatch.db
+    """
     from walbatch.backup import back_up
     from walbatch.units import parse_bytes
 
@@ -42,13 +46,13 @@ def backup(
             progress=_show,
         )
     finally:
-        if sys.stderr.isatty():
+        if animated():
             typer.echo(err=True)
     typer.echo(json.dumps(_document(contents)) if as_json else _sentence(contents))
 
 
 def _show(done: int, pages: int) -> None:
-    if sys.stderr.isatty():
+    if animated():
         typer.echo(f"\r{done * 100 // max(pages, 1)} %", nl=False, err=True)
 
 

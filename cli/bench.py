@@ -24,9 +24,12 @@ def bench(
     """Measure walbatch on this machine and this disk, beside the disk itself and SQLite alone; half a minute.
 
     It starts a server of its own, in a new directory that is removed at the end, with a destination on this machine.
-    Your log is not touched, and its server can go on, but then shares the machine.
+    Your log is not touched, and its server can go on, but then shares the machine. docs/performance.md says what the
+    figures mean.
 
-    Example: `walbatch bench --dir /var/lib`; docs/performance.md says what the figures mean.
+    Examples:
+        walbatch bench
+        walbatch bench --dir /var/lib --seconds 10
     """
     _end_in_order()
 

@@ -7,7 +7,6 @@ the log and does the same by itself.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from .options import on_terminal
+from .table import animated
 
 if TYPE_CHECKING:
     import asyncio
@@ -113,8 +113,8 @@ def follow(reports: Iterable[dict[str, Any]], name: str, total: int) -> Iterator
     from rich.console import Console
     from rich.progress import Progress
 
-    # The console's own idea of a terminal can be overruled by the environment; an animation in a log file helps nobody.
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+    # The console's own idea of a terminal can be overruled by the environment.
+    with Progress(console=Console(stderr=True), disable=not animated()) as progress:
         task = progress.add_task(name, total=total)
         for report in reports:
             progress.update(task, completed=report[name])

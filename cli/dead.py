@@ -38,7 +38,12 @@ Held = Annotated[bool | None, typer.Option("--held/--refused", help="Only those 
 
 @app.command("list")
 def list_(data_dir: DataDir = None, destination: Destination = None, as_json: Json = False) -> None:
-    """Show the open letters in groups that say the same, the latest first."""
+    """Show the open letters in groups that say the same, the latest first.
+
+    Examples:
+        walbatch dead list
+        walbatch dead list --destination mixpanel --json
+    """
     from walbatch.wal import dead_letters
     from walbatch.wal.reading import reading
 
@@ -72,6 +77,10 @@ def show(
     """Show letters with their records, and what was sent in their place. Of a group it is the oldest record.
 
     Closed letters are shown as well. The records hold personal data.
+
+    Examples:
+        walbatch dead show 4711
+        walbatch dead show g1a2b3c4d --json
     """
     from walbatch.wal import dead_letters
     from walbatch.wal.reading import reading
@@ -106,6 +115,10 @@ def export(
     """Write open letters with their records to stdout, a line of JSON each; without a selection all of them.
 
     Times are those of the refusal. The records hold personal data.
+
+    Examples:
+        walbatch dead export >letters.ndjson
+        walbatch dead export --reason time --since 2026-11-23
     """
     choice = choice_of(dict(locals()))
 
@@ -153,6 +166,11 @@ def replay(
     Times are those of the refusal. A correction is checked like a new record; one that breaks a rule is named, and its
     letter stays (exit 3). A held letter may have arrived: sent again, it may count twice. Without being asked, say
     --held to release those.
+
+    Examples:
+        walbatch dead replay g1a2b3c4d --dry-run
+        walbatch dead replay g1a2b3c4d --patch fix.json
+        walbatch dead replay --all --held --yes
     """
     choice = choice_of(dict(locals()), needed=True)
 
@@ -204,6 +222,10 @@ def discard(
     """Give letters up: their records will never be sent to that destination, and are deleted by and by.
 
     Times are those of the refusal. It cannot be undone; `walbatch dead export` with the same selection keeps a copy.
+
+    Examples:
+        walbatch dead discard g1a2b3c4d
+        walbatch dead discard --all --until 30d --dry-run
     """
     choice = choice_of(dict(locals()), needed=True)
 

@@ -22,13 +22,22 @@ def pause(data_dir: DataDir = None, destination: Destination = None, as_json: Js
 
     It lasts over restarts, and holds for the last flush of a stop. Requests under way come to their end. While nobody
     serves the log it is noted for the next start.
+
+    Examples:
+        walbatch pause
+        walbatch pause --destination mixpanel
     """
     with open_log(local_settings(data_dir)) as log:
         _tell(log.stream("/pause", {"destination": destination}), _paused, as_json=as_json)
 
 
 def resume(data_dir: DataDir = None, destination: Destination = None, as_json: Json = False) -> None:
-    """Let delivery go on that `walbatch pause` holds back."""
+    """Let delivery go on that `walbatch pause` holds back.
+
+    Examples:
+        walbatch resume
+        walbatch resume --destination mixpanel
+    """
     with open_log(local_settings(data_dir)) as log:
         _tell(log.stream("/resume", {"destination": destination}), _resumed, as_json=as_json)
 
@@ -38,6 +47,10 @@ def flush(data_dir: DataDir = None, destination: Destination = None, as_json: Js
 
     It says what is due and does not wait for it. Exit codes: 0, 1 if all that was asked for is paused, 3 if some is, 4
     without a server.
+
+    Examples:
+        walbatch flush
+        walbatch flush --json
     """
     from walbatch.ownership import is_owned
 

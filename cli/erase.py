@@ -39,6 +39,10 @@ def erase(
 
     What was delivered has to be erased at the destination as well: the receipt says how much that is. From then on
     older records of the person are refused; newer ones are taken. Exit 3 if something is left: run it again.
+
+    Examples:
+        walbatch erase --distinct-id user-1 --dry-run
+        walbatch erase --ids-from ids.txt --yes --json
     """
     ids = _given(distinct_id or [], ids_from)
     if not dry_run:

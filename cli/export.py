@@ -16,7 +16,7 @@ from .choosing import check_destination
 from .options import DataDir, local_settings
 from .piping import until_closed
 from .selecting import DistinctId, Event, Limit, Since, Until, time_ms
-from .table import counted
+from .table import animated, counted
 
 if TYPE_CHECKING:
     from walbatch.wal.extract import Wanted
@@ -52,6 +52,11 @@ def export(
 
     `walbatch export | walbatch send --to HOST:PORT` moves them to another server. Times are those of acceptance; what
     was discarded is left out, and of a copy and its original there is one. It is personal data. See docs/looking.md.
+
+    Examples:
+        walbatch export --since 2h --output events.ndjson
+        walbatch export --status dead --destination mixpanel >dead.ndjson
+        walbatch export | walbatch send --to 127.0.0.1:50061
     """
     from walbatch.wal.extract import Wanted
 
@@ -100,7 +105,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress
 
     # Not where the lines go to the same terminal: the bar would stand among them.
-    hidden = not sys.stderr.isatty() or sys.stdout.isatty()
+    hidden = not animated() or sys.stdout.isatty()
     with Progress(console=Console(stderr=True), disable=hidden, transient=True) as progress:
         task = progress.add_task("exporting", total=total)
         yield lambda through: progress.update(task, completed=through)

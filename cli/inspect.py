@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import DataDir, Json, local_settings
+from .table import animated
 
 if TYPE_CHECKING:
     from walbatch.life import Found
@@ -33,6 +34,10 @@ def inspect(
     """Show what became of a record: when it was accepted, what each destination made of it, and its copies.
 
     An id that walbatch made is found at once; another one may need a look at all of the log. See docs/looking.md.
+
+    Examples:
+        walbatch inspect 4711
+        walbatch inspect --id order-4711 --everywhere
     """
     from walbatch.life import lives
     from walbatch.ownership import is_owned
@@ -70,7 +75,7 @@ def _found(connection: Connection, event_id: str, *, by_id: bool, everywhere: bo
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    with Progress(console=Console(stderr=True), disable=not animated(), transient=True) as progress:
         task = progress.add_task("looking for it", total=None)
         return search(
             connection,

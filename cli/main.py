@@ -5,6 +5,8 @@ Modules of the product are imported inside the commands, so that `walbatch --hel
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -14,8 +16,10 @@ from walbatch.errors import WalbatchError
 
 from .backup import backup
 from .bench import bench
+from .config import app as config
 from .dead import app as dead
 from .delivery import flush, pause, resume
+from .described import Described, describe
 from .doctor import doctor
 from .erase import erase
 from .export import export
@@ -25,8 +29,10 @@ from .migrate import migrate
 from .replay import replay
 from .send import send
 from .serve import serve
+from .setting_options import TakesSettings
 from .sink import sink
 from .stats import stats
+from .table import plain
 from .tap import tap
 from .version import version
 
@@ -45,6 +51,13 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        if plain() and (sys.stdout.isatty() or sys.stderr.isatty()):
+            from typer import rich_utils
+
+            rich_utils.COLOR_SYSTEM = None  # with NO_COLOR alone help and errors would still be bold and dim
+        return super().main(*args, **options)
+
 
 app = typer.Typer(
     cls=_Commands,
@@ -52,10 +65,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_show_locals=False,  # they would hold credentials and events
     help="A durable batcher for product analytics: gRPC in, SQLite log, Mixpanel out. OK means on disk.",
-    epilog="Try it without an account: `walbatch sink`, then `walbatch serve`. Settings: .env.example.",
+    epilog="Try it without an account: `walbatch sink`, then `walbatch serve`. Settings: docs/configuration.md.",
 )
-# The three that people come for stand first.
-DAILY = (serve, stats, replay, send, tap, inspect, export, sink, pause, resume, flush)
-for command in (*DAILY, erase, backup, doctor, bench, migrate, health, version):
-    app.command()(command)
-app.add_typer(dead, name="dead")
+
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    # The three that people come for stand first.
+    "Run it": (serve, stats, replay),
+    "Records": (send, tap, inspect, export, erase),
+    "Delivery": (pause, resume, flush),
+    "Look after it": (doctor, health, backup, migrate, bench),
+    "Try it, report it": (sink, version),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel, cls=TakesSettings if command is serve else Described)(command)
+app.add_typer(dead, name="dead", rich_help_panel="Records")
+app.add_typer(config, name="config", rich_help_panel="Look after it")
+describe(app)

@@ -13,7 +13,12 @@ def migrate(
     data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is pending.")] = False,
 ) -> None:
-    """Update the database's schema; `walbatch serve` does the same when it starts. A copy is kept beside it."""
+    """Update the database's schema; `walbatch serve` does the same when it starts. A copy is kept beside it.
+
+    Examples:
+        walbatch migrate --dry-run
+        walbatch migrate
+    """
     from walbatch.ownership import Ownership
     from walbatch.wal import driver, recovery
     from walbatch.wal import migrate as schema

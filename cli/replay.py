@@ -46,6 +46,11 @@ def replay(
     Mixpanel drops the copies of events that it still has; an update with add, append or remove counts once more. Times
     are those of acceptance. What is pending or held is not repeated; `walbatch dead` has more for what was refused.
     Against a running server this goes through its admin port.
+
+    Examples:
+        walbatch replay --since 2h --dry-run
+        walbatch replay --event Signup --destination mixpanel
+        walbatch replay --status dead --limit 100 --yes
     """
     from walbatch.wal.selection import Plan, Selection
 

@@ -6,8 +6,25 @@ from typing import Annotated
 
 import typer
 
+from .options import local_settings
+
+
+def _known(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the destinations of the log that begin like this, for the shell; none where there is no log to read."""
+    from walbatch.errors import WalbatchError
+    from walbatch.wal import store
+    from walbatch.wal.reading import reading
+
+    try:
+        with reading(local_settings(ctx.params.get("data_dir")).data_dir) as connection:
+            return [name for name in store.destinations(connection) if name.startswith(incomplete)]
+    except WalbatchError:
+        return []
+
+
 Destination = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The destination; needed if several come into question.")
+    str | None,
+    typer.Option(metavar="NAME", help="The destination; needed if several come into question.", autocompletion=_known),
 ]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="At or after: 2h (ago), 2026-11-23, or RFC 3339.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before.")]

@@ -17,6 +17,7 @@ import typer
 
 from .options import DataDir, Json, local_settings
 from .selecting import duration_s
+from .table import animated
 
 if TYPE_CHECKING:
     from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -86,6 +87,11 @@ def send(
     ...}}, also $identify, $create_alias and $merge; a profile update {"$distinct_id": "u1", "$set": {...}}, or a group
     update {"$group_key": "company", "$group_id": "acme", "$set": {...}}, with any one operation. Exit code: 0 all are
     stored, 1 none or not all could be sent, 3 some were refused, 4 no server.
+
+    Examples:
+        walbatch send --event Signup --distinct-id user-1 --property plan=pro
+        walbatch send events.ndjson
+        tail -f app.ndjson | walbatch send -
     """
     fields = {
         "distinct_id": distinct_id,
@@ -222,8 +228,8 @@ def _progress(source: int) -> Iterator[Callable[[Batch, Ack, Tally], None]]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    # The console's own idea of a terminal can be overruled by the environment; an animation in a log file helps nobody.
-    with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
+    # The console's own idea of a terminal can be overruled by the environment.
+    with Progress(console=console, disable=not animated()) as progress:
         task = progress.add_task("sending", total=os.fstat(source).st_size or None)
 
         def report(batch: Batch, ack: Ack, tally: Tally) -> None:

@@ -103,6 +103,11 @@ def sink(
     """Run a stand-in for Mixpanel, to try walbatch out without an account.
 
     It judges records as Mixpanel does, writes what it accepts, and fails as often as you like. Stop it with Ctrl-C.
+
+    Examples:
+        walbatch sink
+        walbatch sink --out delivered.ndjson --keep
+        walbatch sink --fail-rate 0.2 --status 429 --latency 2s
     """
     import asyncio
 

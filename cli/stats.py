@@ -40,6 +40,11 @@ def stats(
 
     --check exits with 0 ok, 1 warning (a destination fails or is paused, dead letters), 2 critical (not serving, new
     records are refused, beyond a limit), 3 unknown (nothing can be read).
+
+    Examples:
+        walbatch stats
+        walbatch stats --watch
+        walbatch stats --check --max-age 5m --max-pending 100000
     """
     if check:
         if watch or as_json:

@@ -46,6 +46,11 @@ def tap(
 
     Of each property the name and the type are shown, of each user a mark that is the same throughout this tap. --reveal
     shows the values to the person at this terminal, who can read the log anyway. The server does nothing for it.
+
+    Examples:
+        walbatch tap
+        walbatch tap --event Signup --since 10m --limit 20
+        walbatch tap --json --reveal
     """
     from random import Random
 

@@ -10,7 +10,12 @@ from .options import Json
 
 
 def version(as_json: Json = False) -> None:
-    """Print the versions of walbatch and of what it runs on."""
+    """Print the versions of walbatch and of what it runs on.
+
+    Examples:
+        walbatch version
+        walbatch version --json
+    """
     import platform
     from importlib.metadata import version as installed
 

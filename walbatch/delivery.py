@@ -93,6 +93,11 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Untrusted(Hold):
+    """A `Hold` because the other side cannot prove who it is, or talks no TLS. It may need a person to end it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Stop and raise an alarm: credentials, region or address are wrong. Keep everything."""
 

@@ -51,14 +51,16 @@ class _Destination(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    only: tuple[Text, ...] = ()
-    never: tuple[Text, ...] = ()
-    kinds: Annotated[tuple[Literal["events", "profiles", "groups"], ...], Field(min_length=1)] = (
-        "events",
-        "profiles",
-        "groups",
+    only: tuple[Text, ...] = Field(
+        default=(), description="List of patterns: of the events, only those whose name matches one. Empty means all."
     )
-    formerly: Text | None = None
+    never: tuple[Text, ...] = Field(
+        default=(), description="List of patterns: no event whose name matches one; wins over `only`."
+    )
+    kinds: tuple[Literal["events", "profiles", "groups"], ...] = Field(
+        default=("events", "profiles", "groups"), min_length=1, description="Which kinds of records; at least one."
+    )
+    formerly: Text | None = Field(default=None, description="The name that this destination had before.")
 
     @property
     def filter(self) -> Filter:
@@ -70,23 +72,45 @@ class MixpanelDestination(_Destination):
     """A Mixpanel project."""
 
     type: Literal["mixpanel"] = "mixpanel"
-    token: Secret | None = None
-    service_account: Text | None = None
-    service_secret: Secret | None = None
-    project_id: Annotated[int, Field(ge=1, strict=True)] | None = None
-    region: Region = "us"
-    url: Url | None = None
-    timeout: Annotated[Duration, Field(ge=0.01, le=600.0)] = 30.0
-    unknown_outcomes: UnknownOutcomes = "retry"
+    token: Secret | None = Field(
+        default=None, description="The project's token; only in a file that nobody else may read (mode 0600)."
+    )
+    service_account: Text | None = Field(
+        default=None,
+        description="Name of a service account, to import events with; updates go by the token all the same.",
+    )
+    service_secret: Secret | None = Field(
+        default=None, description="The service account's secret; only in a file that nobody else may read."
+    )
+    project_id: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        default=None, description="Number of the project, which goes with the service account."
+    )
+    region: Region = Field(default="us", description="Where the project's data lives.")
+    url: Url | None = Field(
+        default=None, description="Another address in place of the region's: https, or http on this machine."
+    )
+    timeout: Annotated[Duration, Field(ge=0.01, le=600.0, description="Time for one whole request.")] = 30.0
+    unknown_outcomes: UnknownOutcomes = Field(
+        default="retry",
+        description="What becomes of an update that counts twice when it is sent twice if no answer says whether it"
+        " arrived: `retry` sends it again, `hold` keeps it for `walbatch dead`; see"
+        " [delivery.md](delivery.md#when-an-answer-leaves-it-open).",
+    )
 
 
 class NdjsonDestination(_Destination):
     """Files in a directory, one JSON line a record."""
 
     type: Literal["ndjson"]
-    directory: Directory
-    rotate_size: Annotated[Size, Field(ge=MIB, le=1024 * GIB)] = 256 * MIB
-    rotate_every: Annotated[Duration, Field(ge=1.0, le=366 * DAY)] = DAY
+    directory: Directory = Field(
+        description="Where the files are, for this user's eyes only; made at the start if it is missing."
+    )
+    rotate_size: Annotated[
+        Size, Field(ge=MIB, le=1024 * GIB, description="A file is finished by the batch that takes it to this size.")
+    ] = 256 * MIB
+    rotate_every: Annotated[
+        Duration, Field(ge=1.0, le=366 * DAY, description="A file is finished when it is so old.")
+    ] = DAY
 
 
 class StdoutDestination(_Destination):

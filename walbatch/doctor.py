@@ -1,8 +1,12 @@
-"""What `walbatch doctor` finds out: settings, programs, directory, disk, owner, and the log (`walbatch.diagnosis`)."""
+"""What `walbatch doctor` finds out: settings, programs, destinations, directory, disk, owner, and the log.
+
+The checks of the log are in `walbatch.diagnosis`, those of the destinations in `walbatch.reach`.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import stat
@@ -13,10 +17,13 @@ from pathlib import Path
 
 from google.protobuf.internal import api_implementation
 
-from walbatch import destinations, diagnosis, ownership
+from walbatch import diagnosis, ownership, reach
+from walbatch.destinations import Destination, configured
 from walbatch.diagnosis import Finding, Status
+from walbatch.disk_speed import IMPLAUSIBLE_MS, Fdatasync, fdatasync
 from walbatch.errors import ConfigurationError, WalbatchError
-from walbatch.settings import Settings, load
+from walbatch.settings import Settings
+from walbatch.settings import examine as examine_settings
 from walbatch.sources import env_name
 from walbatch.units import format_bytes
 from walbatch.wal import driver
@@ -38,15 +45,26 @@ REMOTE = {
 
 PASSING = {0x01021994: "tmpfs, which a reboot empties", 0x794C7630: "a container's own layer, which goes with it"}
 
+SLOW_MS = 20.0
+"""Of a fdatasync: every acknowledgement waits for one, and a disk that turns does it in less."""
+
+PATIENCE_S = 5.0
+"""For all samples of a slow disk."""
+
 DAMAGED_EXIT, FAILED_EXIT = 65, 1
 
 
-def examine(data_dir: Path | None, ask: Ask, now_ms: int) -> Iterator[Finding]:
-    """Yield what every check found, one after the other. Nothing is changed."""
-    problems, settings = _settings(data_dir)
+def examine(data_dir: Path | None, ask: Ask, now_ms: int, *, offline: bool = False) -> Iterator[Finding]:
+    """Yield what every check found, one after the other.
+
+    The log is only read. A scratch file beside it times the disk, and is removed. Unless `offline`, each destination is
+    asked whether it takes the credentials, without a record.
+    """
+    problems, settings, destinations = _settings(data_dir)
     yield from problems
     yield _sqlite(settings)
     yield _programs()
+    yield from () if offline else reach.look(destinations)
     directory = settings.data_dir
     if not directory.is_dir():
         yield Finding("directory", Status.WARN, f"{directory} is not there", "`walbatch serve` makes it")
@@ -54,6 +72,7 @@ def examine(data_dir: Path | None, ask: Ask, now_ms: int) -> Iterator[Finding]:
     yield from _directory(directory)
     yield file_system(directory)
     yield _space(directory, settings.min_free_disk)
+    yield _speed(directory)
     serving = ownership.is_owned(directory)
     yield _owner(directory, ask, serving=serving)
     found = list(diagnosis.examine(directory, serving=serving, now_ms=now_ms))
@@ -69,20 +88,19 @@ def exit_code(findings: Sequence[Finding]) -> int:
     return FAILED_EXIT if any(finding.status is Status.FAIL for finding in findings) else 0
 
 
-def _settings(data_dir: Path | None) -> tuple[list[Finding], Settings]:
-    """Return what is wrong with the settings, and what can be used of them."""
-    try:
-        settings = load({"data_dir": data_dir}, need_destination=True)
-        names = ", ".join(destinations.configured(settings))
-    except ConfigurationError as error:
-        found = [Finding("settings", Status.FAIL, line) for line in str(error).splitlines()]
-    else:
-        return [Finding("settings", Status.OK, f"destinations: {names}")], settings
-    try:
-        return found, load({"data_dir": data_dir})
-    except ConfigurationError:
-        asked = data_dir or os.environ.get(env_name("data_dir"))
-        return found, Settings(data_dir=Path(asked)) if asked else Settings()
+def _settings(data_dir: Path | None) -> tuple[list[Finding], Settings, dict[str, Destination]]:
+    """Return what is wrong with the settings, what can be used of them, and the destinations if nothing is wrong."""
+    found = examine_settings({"data_dir": data_dir}, need_destination=True)
+    problems = list(found.problems)
+    destinations: dict[str, Destination] = {}
+    if not problems:
+        try:
+            destinations = configured(found.settings)
+        except ConfigurationError as error:
+            problems = str(error).splitlines()
+    findings = [Finding("settings", Status.FAIL, line) for line in problems]
+    told = Finding("settings", Status.OK, f"destinations: {', '.join(destinations)}")
+    return findings or [told], found.settings, destinations
 
 
 def _sqlite(settings: Settings) -> Finding:
@@ -180,6 +198,30 @@ def _space(directory: Path, min_free_bytes: int) -> Finding:
     if free < 2 * min_free_bytes or free < database:
         return Finding("disk", Status.WARN, text, "make room, for an update of the schema and for what comes in")
     return Finding("disk", Status.OK, text)
+
+
+def _speed(directory: Path) -> Finding:
+    """How long does the disk take to make something durable, and does it look like a disk?"""
+    try:
+        disk = Fdatasync.of(fdatasync(directory, 0.0, patience_s=PATIENCE_S))
+    except OSError as error:
+        text = f"nothing can be written to {directory}: {error.strerror}"
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            return Finding("fdatasync", Status.WARN, text, "run this as the user whose directory it is")
+        return Finding(
+            "fdatasync", Status.FAIL, text, "make room, or mount the disk writable; look into the system's log"
+        )
+    text = f"4 kB are durable after {_time(disk.p50_ms)} (p99 {_time(disk.p99_ms)})"
+    if disk.p50_ms > SLOW_MS:
+        return Finding("fdatasync", Status.WARN, text, "every acknowledgement waits for one: use a faster disk")
+    if disk.p50_ms < IMPLAUSIBLE_MS:
+        fix = "this is no disk, or one that does not keep its word: nothing here survives a power cut; use another"
+        return Finding("fdatasync", Status.WARN, text, fix)
+    return Finding("fdatasync", Status.OK, text)
+
+
+def _time(ms: float) -> str:
+    return f"{ms:.1f} ms" if ms >= 1 else f"{ms * 1000:.0f} us"
 
 
 def _owner(directory: Path, ask: Ask, *, serving: bool) -> Finding:

@@ -106,7 +106,7 @@ def _outlet(settings: Settings, destination: Destination, clock: Clock) -> tuple
     policies = dict.fromkeys(Kind, policy)
     match destination:
         case MixpanelDestination():
-            api = _api(destination)
+            api = api_of(destination)
             sink = HttpSink(api, timeout_s=destination.timeout, max_connections=settings.max_in_flight + 2)
             policies = {kind: _fitted(policy, api, kind) for kind in policies}
             return sink, Manner(policies, settings.max_in_flight, destination.unknown_outcomes == "hold")
@@ -124,7 +124,8 @@ def _outlet(settings: Settings, destination: Destination, clock: Clock) -> tuple
             assert_never(destination)
 
 
-def _api(destination: MixpanelDestination) -> Mixpanel:
+def api_of(destination: MixpanelDestination) -> Mixpanel:
+    """Return the requests and answers of a project, as it is configured."""
     credentials = Credentials(
         token=secret(destination.token),
         service_account=destination.service_account or "",

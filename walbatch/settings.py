@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import reprlib
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -38,7 +37,6 @@ from walbatch.values import (
     UnknownOutcomes,
     Url,
     complaint,
-    show,
 )
 
 
@@ -180,7 +178,12 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-_SECRETS = ("mixpanel_token", "mixpanel_service_secret")
+SECRETS = ("mixpanel_token", "mixpanel_service_secret")
+"""What is never shown, and may also be given as the path of a file, with _FILE behind the name."""
+
+WITHOUT_FLAG = (*SECRETS, "mixpanel_service_account")
+"""What no command takes as an option: everyone on the machine can read the options of a process."""
+
 _ACCOUNT = ("mixpanel_service_account", "mixpanel_service_secret", "mixpanel_project_id")
 _ONE_DESTINATION = frozenset(
     {
@@ -189,6 +192,20 @@ _ONE_DESTINATION = frozenset(
     }
 )
 """What describes the only destination, and belongs into the file of several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The settings as they were found, also where something is wrong with them."""
+
+    settings: Settings
+    """With the default in place of what cannot be used."""
+    given: Mapping[str, Given]
+    """What was given anywhere, by attribute."""
+    unusable: frozenset[str]
+    """The attributes that were given, and cannot be used."""
+    problems: Sequence[str]
+    """A line for each, with its key and the remedy."""
 
 
 def load(
@@ -206,21 +223,34 @@ def load(
     Raises:
         ConfigurationError: Something is wrong; the text has one line for each problem, with its key and the remedy.
     """
+    found = examine(overrides, environ=environ, env_file=env_file, need_destination=need_destination)
+    if found.problems:
+        # Outside of any except clause, so that no foreign exception with a value in it hangs on this one.
+        raise ConfigurationError("\n".join(found.problems))
+    return found.settings
+
+
+def examine(
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    *,
+    environ: Mapping[str, str] = os.environ,
+    env_file: Path | None = Path(".env"),
+    need_destination: bool = False,
+) -> Examined:
+    """Return what `load` works with, and does not raise."""
     sources = _sources(overrides, environ, env_file)
     values = sources.read_secrets(required=need_destination)
     settings, refused = _validate(values, sources)
+    unusable = refused.keys() | sources.unread
     problems = [*sources.problems, *refused.values()]
     for attributes, problem in _conflicts(settings, sources.given, need_destination=need_destination):
-        if not (refused.keys() | sources.unread).intersection(attributes):
+        if not unusable.intersection(attributes):
             problems.append(f"{_key(attributes[0], sources.given)}: {problem}")
-    if problems:
-        # Outside of any except clause, so that no foreign exception with a value in it hangs on this one.
-        raise ConfigurationError("\n".join(problems))
-    return settings
+    return Examined(settings, sources.given, frozenset(unusable), problems)
 
 
 def _sources(overrides: Mapping[str, object], environ: Mapping[str, str], env_file: Path | None) -> Sources:
-    sources = Sources(Settings.model_fields, _SECRETS)
+    sources = Sources(Settings.model_fields, SECRETS)
     sources.add_env_file(env_file)
     sources.add_environ(environ)
     sources.add_flags(overrides)
@@ -280,53 +310,3 @@ _NO_CREDENTIAL = (
     f"is not set; set it (or {_key('mixpanel_token')}_FILE) to the project's token; "
     f"{_key('destination')}=stdout tries walbatch without Mixpanel"
 )
-
-_TOPICS = {
-    "data_dir": "Storage",
-    "grpc_listen": "Addresses",
-    "destination": "Destination",
-    "batch_size": "Delivery",
-    "log_format": "Logs",
-}
-"""Heading of the group of settings that begins with this one."""
-
-
-def env_example() -> str:
-    """Return the text of `.env.example`: every setting with its meaning, its limits and its default."""
-    lines = [
-        "# Every setting of walbatch, with its default. Copy this file to .env, and take the # off what you change.",
-        "# A flag of the same name wins over the environment, and the environment over .env. Empty means not set.",
-        "# Durations are written 200ms, 10s, 5m, 2h or 7d, sizes 64MiB (of 1024) or 64MB (of 1000).",
-    ]
-    for attribute, info in Settings.model_fields.items():
-        if attribute in _TOPICS:
-            lines += ["", f"# ---- {_TOPICS[attribute]} ----"]
-        text = f"{info.description} {_limits(attribute)}"
-        lines += ["", *textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ")]
-        lines.append(f"#{_key(attribute)}={_show(attribute, info.default)}")
-        if attribute in _SECRETS:
-            lines.append("# Or the path of a file with it, which others may not read (mode 0400, 0440 or 0600).")
-            lines.append(f"#{_key(attribute)}_FILE=")
-    return "\n".join(lines) + "\n"
-
-
-def _limits(attribute: str) -> str:
-    info = Settings.model_fields[attribute]
-    bounds = {name: getattr(item, name) for item in info.metadata for name in ("ge", "le") if hasattr(item, name)}
-    if "le" in bounds:
-        return f"({_show(attribute, bounds['ge'])} to {_show(attribute, bounds['le'])})"
-    if bounds.get("ge"):
-        return f"(at least {_show(attribute, bounds['ge'])})"
-    choices = get_args(info.annotation)
-    return f"({', '.join(choices)})" if choices and all(isinstance(choice, str) for choice in choices) else ""
-
-
-def _show(attribute: str, value: Any) -> str:
-    """Write a value as a user would."""
-    match value:
-        case None:
-            return ""
-        case Path():
-            return f"./{value}"
-        case _:
-            return show(value, Settings.model_fields[attribute].metadata)

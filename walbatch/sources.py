@@ -44,6 +44,8 @@ class Given:
     value: object = field(repr=False)
     is_file: bool = False
     """Whether the value is the path of a file that holds the secret."""
+    source: str = "flag"
+    """`flag`, `environment`, or the path of the `.env`."""
 
 
 class Sources:
@@ -72,7 +74,7 @@ class Sources:
     def add_environ(self, environ: Mapping[str, str]) -> None:
         """Add the variables of an environment. Those of others are left alone."""
         ours = (name for name in environ if name in self._names or not _is_service_link(name, environ[name]))
-        self._add({name: environ[name] for name in ours}, "")
+        self._add({name: environ[name] for name in ours}, "environment")
 
     def add_env_file(self, path: Path | None) -> None:
         """Add the lines of a `.env`, if there is one. `$NAME` in a value stays: passwords have dollar signs."""
@@ -89,10 +91,11 @@ class Sources:
                 self.problems.append(f"{path}: line {_number(line)} is not KEY=value; correct it, or quote its value")
             elif line.key and line.value is not None:
                 values[line.key] = line.value
-        self._add(values, f" in {path}")
+        self._add(values, str(path))
 
-    def _add(self, values: Mapping[str, str], where: str) -> None:
+    def _add(self, values: Mapping[str, str], source: str) -> None:
         """Add what is ours. An empty value is not given; blanks around one were not meant."""
+        where = "" if source == "environment" else f" in {source}"
         added: dict[str, Given] = {}
         for name, value in values.items():
             if name not in self._names:
@@ -102,7 +105,7 @@ class Sources:
             if value.strip() and attribute in added:
                 self.problems.append(f"{name}{where}: {added[attribute].key} is set as well; remove one of the two")
             elif value.strip():
-                added[attribute] = Given(name + where, value.strip(), is_file)
+                added[attribute] = Given(name + where, value.strip(), is_file, source)
         self.given |= added
 
     def _check_unknown(self, name: str, where: str) -> None:

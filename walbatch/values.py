@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, Strict
@@ -73,6 +73,12 @@ def _base_url(text: str) -> str:
     ):
         raise ValueError("must begin with https://; http:// is only for this machine (localhost, 127.0.0.1, [::1])")
     return text.rstrip("/")
+
+
+def origin(url: str) -> str:
+    """Return where an address leads, without its path: somebody may have put a secret there."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" + ("/..." if parts.path.strip("/") else "")
 
 
 def _is_address(host: str, *, own: bool = False) -> bool:
@@ -152,3 +158,33 @@ def show(value: Any, metadata: list[Any]) -> str:
     if _size in parsers:
         return format_bytes(value)
     return str(value).lower()
+
+
+_WORDS = {
+    _duration: "duration",
+    _size: "size",
+    _base_url: "url",
+    _path: "path",
+    _credential: "secret",
+    host_port: "host:port",
+    listen_address: "address",
+}
+_TYPES = {bool: "true or false", int: "number", Path: "path", SecretStr: "secret", str: "text"}
+
+
+def kind(annotation: Any, metadata: list[Any]) -> str:
+    """Return in a word what a setting takes, by its type and its annotations: `duration`, `us|eu|in`."""
+    if get_origin(annotation) is tuple:
+        return "list"
+    functions = (getattr(item, "func", None) for item in constraints(annotation, metadata))
+    words = [_WORDS[one] for one in functions if one in _WORDS]
+    choices = "|".join(one for one in get_args(annotation) if isinstance(one, str))
+    types = {annotation, *get_args(annotation), *(inner for one in get_args(annotation) for inner in get_args(one))}
+    named = [choices] if choices else [word for one, word in _TYPES.items() if one in types]
+    return (words or named)[0]
+
+
+def constraints(annotation: Any, metadata: list[Any]) -> list[Any]:
+    """Return the annotations of a setting, with those of the type that it has if it is set."""
+    inner = [item for one in get_args(annotation) for item in getattr(one, "__metadata__", ())]
+    return [*metadata, *inner, *(item for one in inner for item in getattr(one, "metadata", ()))]

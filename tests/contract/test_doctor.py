@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +15,10 @@ from google.protobuf.internal import api_implementation
 from log_records import BAD, EVENTS, NOW, copied, deliver, event, events, open_log, settlement
 from version_1 import make_version_1
 
-from walbatch import diagnosis, doctor
+from walbatch import diagnosis, doctor, reach
 from walbatch.delivery import DELIVERED, RETRY, Outcome
 from walbatch.diagnosis import Finding, Status
+from walbatch.disk_speed import LEAST_SAMPLES, PROBE_FILE, fdatasync
 from walbatch.errors import WalbatchError
 from walbatch.ownership import Ownership
 from walbatch.retry import Condition, State
@@ -27,7 +30,7 @@ from walbatch.wal.sqlite import SqliteLog
 LATER_MS = 1_700_000_100_000
 
 
-CHECKS = ["settings", "sqlite", "programs", "directory", "file system", "disk", "server"]
+CHECKS = ["settings", "sqlite", "programs", "destination", "directory", "file system", "disk", "fdatasync", "server"]
 CHECKS += ["write-ahead log", "schema", "integrity", "accounting", "delivery", "clock"]
 
 
@@ -39,6 +42,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WALBATCH_DESTINATION", "stdout")
     monkeypatch.setattr(doctor, "file_system_of", lambda _directory: 0xEF53)
+    monkeypatch.setattr(doctor, "fdatasync", lambda *_, **__: [0.001, 0.002, 0.003])
 
 
 def ready(_directory: Path) -> tuple[int, str]:
@@ -220,6 +224,80 @@ def test_room_on_the_disk(stopped: Path, monkeypatch: pytest.MonkeyPatch, free: 
     """Below what is to stay free it fails, as the server refuses records then; somewhat above it is a warning."""
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=free, f_frsize=1024 * 1024))
     assert [finding.status for finding in look(stopped) if finding.check == "disk"] == [status]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status", "says"),
+    [
+        (0.000_002, Status.WARN, "after 2 us"),
+        (0.000_4, Status.OK, "after 400 us"),
+        (0.008, Status.OK, "after 8.0 ms"),
+        (0.025, Status.WARN, "after 25.0 ms"),
+    ],
+)
+def test_a_disk_that_is_slow_or_none(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, status: Status, says: str
+) -> None:
+    """Above 20 ms every acknowledgement is slow; below 20 us nothing was made durable. Both are warnings."""
+    monkeypatch.setattr(doctor, "fdatasync", lambda *_, **__: [seconds] * 50)
+    (found,) = (finding for finding in look(stopped) if finding.check == "fdatasync")
+    assert (found.status, bool(found.fix)) == (status, status is Status.WARN)
+    assert says in found.text
+
+
+def test_the_disk_is_timed_beside_the_log(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some dozens of times, also beside what a killed process has left, and nothing stays there."""
+    monkeypatch.setattr(doctor, "fdatasync", fdatasync)
+    (stopped.parent / PROBE_FILE).write_bytes(b"left behind")
+    assert len(fdatasync(stopped.parent, 0.0)) == LEAST_SAMPLES
+    assert len(fdatasync(stopped.parent, 0.0, patience_s=0.0)) == 2
+    (found,) = (finding for finding in look(stopped) if finding.check == "fdatasync")
+    assert re.fullmatch(r"4 kB are durable after [\d.]+ [mu]s \(p99 [\d.]+ [mu]s\)", found.text)
+    assert not (stopped.parent / PROBE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "fix"),
+    [
+        (errno.ENOSPC, Status.FAIL, "make room"),
+        (errno.EROFS, Status.FAIL, "mount the disk writable"),
+        (errno.EACCES, Status.WARN, "as the user whose directory it is"),
+    ],
+)
+def test_a_disk_that_cannot_be_timed(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: Status, fix: str
+) -> None:
+    """A full disk and one that turned read-only fail in words, and the other checks go on."""
+
+    def refuse(*_: object, **__: object) -> list[float]:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(doctor, "fdatasync", refuse)
+    found = look(stopped)
+    (one,) = (finding for finding in found if finding.check == "fdatasync")
+    assert (one.status, os.strerror(number) in one.text, fix in one.fix) == (status, True, True)
+    assert [finding.check for finding in found] == CHECKS
+
+
+def test_offline_no_destination_is_asked(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything else is looked at as ever."""
+
+    def never(_destinations: object) -> list[Finding]:
+        raise AssertionError("a destination was asked")
+
+    monkeypatch.setattr(reach, "look", never)
+    found = list(doctor.examine(stopped.parent, ready, LATER_MS, offline=True))
+    assert [finding.check for finding in found] == [check for check in CHECKS if check != "destination"]
+
+
+def test_the_file_of_destinations_is_wrong(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its problems are told as those of the settings, and nobody is asked."""
+    monkeypatch.delenv("WALBATCH_DESTINATION")
+    monkeypatch.setenv("WALBATCH_DESTINATIONS_FILE", "nowhere.toml")
+    found = look(stopped)
+    assert [f.status for f in found if f.check == "settings"] == [Status.FAIL]
+    assert "nowhere.toml" in bad(found)["settings"]
+    assert "destination" not in {finding.check for finding in found}
 
 
 async def test_a_destination_in_trouble(directory: Path, clock: FakeClock) -> None:

@@ -182,3 +182,26 @@ def test_a_wrong_file_of_projects(tmp_path: Path, text: str, error: str) -> None
     assert str(raised.value).startswith(str(path))
     assert "sekrit" not in str(raised.value)
     assert "secret=" not in repr(SHOP)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "status_word"), [("strict=1", 400, "Bad Request"), ("strict=0&verbose=1", 200, 0)]
+)
+async def test_an_event_of_nothing_only_checks_the_credentials(
+    fake: FakeMixpanel, query: str, status: int, status_word: object
+) -> None:
+    """It is refused after the credentials were taken, as `walbatch doctor` relies on, and nothing is accepted of it."""
+    async with client_of(fake) as client:
+        taken = await client.post(f"/import?{query}", json=[{}], auth=("shop-token", ""))
+        refused = await client.post(f"/import?{query}", json=[{}], auth=("blog-token", ""))
+    body = taken.json()
+    failed = body.pop("failed_records", [])
+    error = "some data points in the request failed validation"
+    assert (taken.status_code, body) == (
+        status,
+        {"code": status, "error": error, "num_records_imported": 0, "status": status_word},
+    )
+    assert [one["index"] for one in failed] == [0] * (status == 400)
+    assert (refused.status_code, refused.json()["error"]) == (401, "Invalid credentials")
+    assert not fake.accepted.total()
+    assert not fake.records

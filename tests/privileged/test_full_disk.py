@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,3 +123,18 @@ def lost_by_early_answers(path: Path, kind: str) -> Verdict:
         load.end()
         here.sink()
         return load.settled()
+
+
+def test_the_doctor_on_a_full_disk(tmp_path: Path) -> None:
+    """It says that nothing can be written, leaves nothing behind, and looks at the log all the same."""
+    with on_small_disk(tmp_path, "tmpfs", min_free_disk=0) as (here, disk):
+        here.serve().stop()
+        disk.fill()
+        before = sorted(here.data.iterdir())
+        done = here.run("doctor", "--offline", "--json", check=False)
+        assert sorted(here.data.iterdir()) == before
+    found = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (done.returncode, done.stderr) == (1, "")
+    assert found["fdatasync"]["status"] == "fail"
+    assert "No space left" in found["fdatasync"]["text"]
+    assert found["integrity"]["status"] == "ok"

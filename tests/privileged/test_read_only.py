@@ -7,6 +7,7 @@ commit fails then. To be the same in every run, here the server stands still whi
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -104,3 +105,16 @@ def test_a_start_on_a_read_only_disk_says_so(tmp_path: Path) -> None:
         assert "WALBATCH_DATA_DIR" in done.stderr
         assert "Read-only file system" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_says_so_as_well(tmp_path: Path) -> None:
+    """It fails in words, with the reason, and looks at the log all the same."""
+    with on_ext4(tmp_path) as (here, disk):
+        here.serve().stop()
+        subprocess.run(["mount", "-o", "remount,ro", disk.path], check=True)
+        done = here.run("doctor", "--offline", "--json", check=False)
+    found = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (done.returncode, done.stderr) == (1, "")
+    assert found["fdatasync"]["status"] == "fail"
+    assert "Read-only file system" in found["fdatasync"]["text"]
+    assert found["integrity"]["status"] == "ok"

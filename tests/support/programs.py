@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 WALBATCH = str(Path(sys.executable).with_name("walbatch"))
@@ -183,15 +184,20 @@ class Site:
             check=check,
         )
 
-    def on_terminal(self, *arguments: str, answers: str) -> tuple[int, str]:
-        """Run a command on a terminal of its own, type the answers, and return its exit code and what was shown."""
+    def on_terminal(
+        self, *arguments: str, answers: str = "", variables: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[int, str]:
+        """Run a command on a terminal of its own, type the answers, and return its exit code and what was shown.
+
+        `variables` come into its environment beside the settings.
+        """
         controller, terminal = pty.openpty()
         process = subprocess.Popen(
             [WALBATCH, *arguments],
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
-            env=environment(**self.settings),
+            env=environment(**self.settings) | dict(variables),
             cwd=self.path,
         )
         os.close(terminal)

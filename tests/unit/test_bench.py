@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 
 from walbatch.bench import disk, place
-from walbatch.bench.disk import Fdatasync
 from walbatch.bench.loads import Checked, Load
 from walbatch.bench.measure import Drain, Figures
 from walbatch.bench.place import beside, scratch
 from walbatch.bench.processes import Walbatch
 from walbatch.bench.report import WIDTH, text
+from walbatch.disk_speed import Fdatasync, fdatasync
 from walbatch.errors import ConfigurationError, MeasurementFailed
 
 FSYNCED = "DURABILITY_FSYNCED"
@@ -158,7 +158,7 @@ def test_a_file_system_in_memory_is_named() -> None:
     memory = Path("/dev/shm")  # noqa: S108  what is measured is the file system itself
     if not memory.is_mount():
         pytest.skip("no file system in memory at /dev/shm")
-    warnings = list(disk.warnings(memory, Fdatasync.of(disk.fdatasync(memory, 0.0))))
+    warnings = list(disk.warnings(memory, Fdatasync.of(fdatasync(memory, 0.0))))
     assert "tmpfs" in warnings[0]
     assert "survives a power cut" in warnings[-1]
 

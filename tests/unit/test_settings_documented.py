@@ -1,4 +1,4 @@
-"""Settings are described where people look for them: in .env.example and in their fields."""
+"""Settings are described where people look for them: in .env.example, docs/configuration.md and their fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from pydantic import SecretStr
 from wrong_settings import CANARY
 
-from walbatch.settings import Settings, env_example, load
+from walbatch.destinations import MODELS
+from walbatch.setting_texts import configuration_page, env_example, option_help
+from walbatch.settings import WITHOUT_FLAG, Settings, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +37,54 @@ def test_env_example_changes_nothing_as_it_is(tmp_path: Path) -> None:
     env_file.write_text(env_example())
     assert load(environ={}, env_file=env_file) == Settings()
     assert max(len(line) for line in env_example().splitlines()) <= 120
+
+
+def test_the_page_of_settings_is_current() -> None:
+    """docs/configuration.md is what settings and destinations generate; `make docs` writes it."""
+    assert (ROOT / "docs" / "configuration.md").read_text() == configuration_page()
+
+
+def test_the_page_of_settings_has_everything() -> None:
+    """A row for each setting and each file of a secret, and its flag if it has one."""
+    rows = re.findall(r"(?m)^\| `(WALBATCH_\w+)` \| (?:`--([a-z-]+)`)? ?\|", configuration_page())
+    names = [name for name, _ in rows if not name.endswith("_TOKEN_FILE") and not name.endswith("_SECRET_FILE")]
+    assert names == [f"WALBATCH_{attribute.upper()}" for attribute in Settings.model_fields]
+    flags = [flag.replace("-", "_") for _, flag in rows if flag]
+    assert flags == [attribute for attribute in Settings.model_fields if attribute not in WITHOUT_FLAG]
+    assert len(rows) == len(Settings.model_fields) + 2
+
+
+@pytest.mark.parametrize(
+    ("attribute", "takes", "ends"),
+    [
+        ("batch_size", "NUMBER", "makes a batch due. (1 to 2000; default 50)"),
+        ("retry_base", "DURATION", "after the first failure. (10ms to 1h; default 1s)"),
+        ("max_wal_bytes", "SIZE", "cannot be trimmed. (at least 32MiB; default 1GiB)"),
+        ("mixpanel_region", "us|eu|in", "when it was created. (default us)"),
+        ("mixpanel_url", "URL", "http on this machine."),
+        ("grpc_listen", "ADDRESS", "any free one. (default 127.0.0.1:50051)"),
+        ("admin_listen", "HOST:PORT", "HOST:PORT. (default 127.0.0.1:9095)"),
+        ("data_dir", "PATH", "at a time. (default ./walbatch-data)"),
+        ("mixpanel_token", "SECRET", "in any case."),
+        ("grpc_reflection", "TRUE OR FALSE", "true or false. (default true)"),
+        ("mixpanel_project_id", "NUMBER", "service account. (at least 1)"),
+    ],
+)
+def test_what_an_option_says_of_its_setting(attribute: str, takes: str, ends: str) -> None:
+    """What it takes, what it means, its limits, and its default."""
+    assert option_help(attribute)[0] == takes
+    assert option_help(attribute)[1].endswith(ends)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name, model in MODELS.items() for key in model.model_fields if key != "type"]
+)
+def test_every_key_of_a_destination_is_described(name: str, key: str) -> None:
+    """Every key of the file of destinations says in words what it is, and the page has it."""
+    description = MODELS[name].model_fields[key].description
+    assert description
+    assert description.endswith(".")
+    assert re.search(rf"(?m)^\| `{key}` \| .* \| {re.escape(description)} \|$", configuration_page())
 
 
 @pytest.mark.parametrize("attribute", Settings.model_fields)

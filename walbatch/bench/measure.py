@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from walbatch.bench import disk
-from walbatch.bench.disk import Fdatasync, fdatasync
 from walbatch.bench.fill import fill
 from walbatch.bench.loads import Checked, Load
 from walbatch.bench.plain_sqlite import rows_per_s
 from walbatch.bench.processes import Sink, Walbatch
 from walbatch.bench.samples import BATCH
+from walbatch.disk_speed import Fdatasync, fdatasync
 from walbatch.errors import MeasurementFailed
 from walbatch.wal import driver
 from walbatch.wal.files import DATABASE_FILE, file_sizes

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import httpx
 
-from walbatch.delivery import Answer, Hold, Pause
+from walbatch.delivery import Answer, Hold, Pause, Untrusted
 from walbatch.errors import ConfigurationError
 from walbatch.event import Kind
 from walbatch.sinks.mixpanel import Mixpanel, Reply, Request, one_line
@@ -162,4 +162,14 @@ def _translate(error: httpx.HTTPError | httpx.InvalidURL, *, begun: bool) -> Hol
     words = next((words for kind, words in _FAILURES if isinstance(error, kind)), "the request failed")
     if isinstance(error, httpx.ConnectError) and str(error):
         words += f": {error}"  # of the resolver, the socket or TLS on this side
-    return Hold(one_line(words), unknown=begun)
+    kind = Untrusted if isinstance(error, httpx.ConnectError) and _is_of_tls(error) else Hold
+    return kind(one_line(words), unknown=begun)
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Say whether TLS is refused, by either side. A connection that ends meanwhile is a connection that ends."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        error = error.__cause__ or error.__context__
+    return False
