@@ -14,6 +14,9 @@ from walbatch.ownership import owner
 
 TIMEOUT_S = 10.0
 
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  read, not listened on
+"""Where a server that listens everywhere is found from here."""
+
 
 class Unreachable(WalbatchError):
     """The server does not answer on its admin port."""
@@ -50,6 +53,15 @@ class AdminClient:
         """Return the status of a GET, and its text."""
         with self._request("GET", path, None, TIMEOUT_S) as reply:
             return reply.status, reply.read().decode()
+
+    def page(self, *, with_token: bool) -> str:
+        """Return the address of the server's page for people; with the token, it can also change things."""
+        if with_token and not self._token:
+            raise Refused("admin.token in the data directory cannot be read by this user")
+        self.status("/livez")
+        host, _, port = self._address.rpartition(":")
+        address = f"{ANY_HOST.get(host, host)}:{port}"
+        return f"http://{address}/" + (f"#token={self._token}" if with_token else "")
 
     def _lines(self, reply: HTTPResponse) -> Iterator[bytes]:
         """Yield the lines of an answer. Iterating over the reply would take a connection that broke for its end."""

@@ -44,10 +44,11 @@ def list_(data_dir: DataDir = None, destination: Destination = None, as_json: Js
         walbatch dead list
         walbatch dead list --destination mixpanel --json
     """
+    from walbatch.letters import group_document
     from walbatch.wal import dead_letters
     from walbatch.wal.reading import reading
 
-    from .dead_view import group_document, print_groups
+    from .dead_view import print_groups
 
     with reading(local_settings(data_dir).data_dir) as connection:
         check_destination(connection, destination)

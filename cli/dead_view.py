@@ -20,28 +20,15 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0))}
 """Characters that JSON leaves alone and that can command a terminal."""
 
 
-def group_document(group: Group) -> dict[str, Any]:
-    """Return a group, for `--json`."""
-    from walbatch.stats import rfc3339
-
-    return {
-        "id": group.key.id,
-        **_said(group.key),
-        "count": group.count,
-        "first_at": rfc3339(group.first_ms),
-        "last_at": rfc3339(group.last_ms),
-        "example": group.example,
-    }
-
-
 def letter_document(letter: Letter, copies: Sequence[tuple[int, str]]) -> dict[str, Any]:
     """Return a letter with its record, and with what links it to others, for `--json`."""
+    from walbatch.letters import said
     from walbatch.stats import rfc3339
 
     return {
         "seq": letter.stored.number,
         "group": letter.key.id,
-        **_said(letter.key),
+        **said(letter.key),
         "at": rfc3339(letter.at_ms),
         "resolution": letter.resolution,
         "resolved_at": None if letter.resolved_at_ms is None else rfc3339(letter.resolved_at_ms),
@@ -74,17 +61,6 @@ def export_line(letter: Letter) -> bytes:
         },
         option=orjson.OPT_APPEND_NEWLINE,
     )
-
-
-def _said(key: Key) -> dict[str, Any]:
-    return {
-        "destination": key.destination,
-        "lane": key.lane,
-        "code": key.code,
-        "field": key.field,
-        "reason": key.reason,
-        "held": bool(key.held),
-    }
 
 
 def print_groups(groups: Iterable[Group]) -> None:

@@ -17,6 +17,7 @@ from walbatch.errors import WalbatchError
 from .backup import backup
 from .bench import bench
 from .config import app as config
+from .dashboard import dashboard
 from .dead import app as dead
 from .delivery import flush, pause, resume
 from .described import Described, describe
@@ -73,7 +74,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run it": (serve, stats, replay),
     "Records": (send, tap, inspect, export, erase),
     "Delivery": (pause, resume, flush),
-    "Look after it": (doctor, health, backup, migrate, bench),
+    "Look after it": (dashboard, doctor, health, backup, migrate, bench),
     "Try it, report it": (sink, version),
 }
 for panel, commands in PANELS.items():

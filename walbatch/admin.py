@@ -4,6 +4,7 @@
     GET  /readyz   records are accepted; it does not follow the destination, since buffering is the job
     GET  /stats    the numbers of `walbatch stats`
     GET  /metrics  the same and more for Prometheus, see `walbatch.metrics`
+    GET  /         the page for people, and what it needs: see `walbatch.dashboard`
     POST ...       what `walbatch.maintenance` has under this path: a line of JSON for each of its reports, the last one
                    with `error` if it could not go on; needs the token from the data directory
 
@@ -30,6 +31,9 @@ from starlette.routing import Route
 
 from walbatch import http_server, stats
 from walbatch.clock import Clock
+from walbatch.dashboard.headers import with_headers
+from walbatch.dashboard.routes import Dashboard
+from walbatch.dashboard.watch import Watch
 from walbatch.errors import ConfigurationError, WalbatchError
 from walbatch.http_server import AsgiApp
 from walbatch.maintenance import BadRequest, Maintenance, Reports
@@ -44,7 +48,7 @@ domain name (DNS rebinding) says something else."""
 
 
 class Admin:
-    """The port's answers. `ready` says whether records are accepted at this moment.
+    """The port's answers. `ready` says whether records are accepted at this moment, `watch` what it was like before.
 
     `ask_now` is for `Maintenance`.
     """
@@ -58,6 +62,7 @@ class Admin:
         *,
         metrics: Metrics,
         ask_now: Callable[[str], None],
+        watch: Watch,
     ) -> None:
         self._log = log
         self._metrics = metrics
@@ -65,18 +70,20 @@ class Admin:
         self._ready = ready
         self._token = token
         self._maintenance = Maintenance(log, clock, ask_now)
-        self.app = Starlette(
-            routes=[
-                Route("/livez", self._livez),
-                Route("/readyz", self._readyz),
-                Route("/stats", self._stats),
-                Route("/metrics", self._scrape),
-                *(
-                    Route(path, partial(self._maintain, path), methods=["POST"])
-                    for path in self._maintenance.operations
-                ),
-            ],
-        )
+        self._dashboard = Dashboard(log, clock, watch, self._document)
+        routes = [
+            Route("/livez", self._livez),
+            Route("/readyz", self._readyz),
+            Route("/stats", self._stats),
+            Route("/metrics", self._scrape),
+            *self._dashboard.routes,
+            *(Route(path, partial(self._maintain, path), methods=["POST"]) for path in self._maintenance.operations),
+        ]
+        self.app = with_headers(Starlette(routes=routes, exception_handlers={WalbatchError: _unavailable}))
+
+    def close(self) -> None:
+        """End what would go on until whoever asked for it leaves. To be called before the server is stopped."""
+        self._dashboard.close()
 
     async def _livez(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -117,6 +124,10 @@ class Admin:
         except BadRequest as error:
             return _json({"error": str(error)}, 400)
         return StreamingResponse(_lines(reports), media_type="application/x-ndjson")
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 503)
 
 
 async def _lines(reports: Reports) -> AsyncIterator[bytes]:

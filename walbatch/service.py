@@ -33,7 +33,9 @@ from grpc_reflection.v1alpha import reflection
 
 from walbatch import admin, http_server
 from walbatch.clock import SystemClock
+from walbatch.dashboard.watch import Watch
 from walbatch.decoding import Decoding
+from walbatch.delivery import Answered
 from walbatch.destinations import Destination, configured
 from walbatch.errors import ConfigurationError, Unavailable
 from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
@@ -127,18 +129,19 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
         tracing = stack.enter_context(exporting())
         event_log = await stack.enter_async_context(_open_log(settings, destinations, clock, metrics, tracing))
         await _tell_waiting(event_log, destinations)
-        observe = metrics.deliveries.answered
+        watch = Watch(event_log, clock)
+        observe = _telling(metrics.deliveries.answered, watch.observe)
         outlets = await stack.enter_async_context(
             open_outlets(settings, destinations, event_log, clock, observe=observe, tracing=tracing)
         )
         ingest = IngestService(event_log, clock, intake=metrics.intake, tracing=tracing)
         servers = await stack.enter_async_context(
-            _servers(settings, event_log, ingest, clock, metrics=metrics, ask_now=outlets.ask_now)
+            _servers(settings, event_log, ingest, clock, metrics=metrics, ask_now=outlets.ask_now, watch=watch)
         )
         upkeep = Upkeep(event_log, clock, partial(_refuse, servers, manager))
         retention = Retention(event_log, clock, settings.retention)
         background = await stack.enter_async_context(
-            _background(log=event_log.broken(), upkeep=upkeep.run(), retention=retention.run())
+            _background(log=event_log.broken(), upkeep=upkeep.run(), retention=retention.run(), watch=watch.run())
         )
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
         flushing = asyncio.create_task(outlets.run(), name="delivery")
@@ -208,6 +211,16 @@ async def _refuse(servers: Servers, manager: Manager, refusal: Unavailable | Non
 
 def _status(servers: Servers, refusal: Unavailable | None) -> str:
     return f"Refusing new records: {refusal}" if refusal else f"Accepting records on {servers.grpc_address}"
+
+
+def _telling(*observers: Callable[[Answered], None]) -> Callable[[Answered], None]:
+    """Return what tells each of them of an answer."""
+
+    def tell(answered: Answered) -> None:
+        for observe in observers:
+            observe(answered)
+
+    return tell
 
 
 @asynccontextmanager
@@ -309,6 +322,7 @@ async def _servers(
     *,
     metrics: Metrics,
     ask_now: Callable[[str], None],
+    watch: Watch,
 ) -> AsyncIterator[Servers]:
     server = grpc.aio.server(interceptors=[Decoding(metrics.intake.ended)], options=GRPC_OPTIONS)
     status = health.aio.HealthServicer()
@@ -321,13 +335,16 @@ async def _servers(
     with admin.listen(settings.admin_listen) as listener:
         servers.admin_address = _address(settings.admin_listen, listener.getsockname()[1])
         token = admin.write_token(settings.data_dir)
-        app = admin.Admin(event_log, clock, lambda: servers.ready, token, metrics=metrics, ask_now=ask_now).app
-        async with http_server.serve(admin.check_host(app, listener), listener):
+        port = admin.Admin(
+            event_log, clock, lambda: servers.ready, token, metrics=metrics, ask_now=ask_now, watch=watch
+        )
+        async with http_server.serve(admin.check_host(port.app, listener), listener):
             try:
                 await servers.start()
                 yield servers
             finally:
                 await servers.stop(0)
+                port.close()
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:

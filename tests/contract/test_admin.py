@@ -16,6 +16,7 @@ from log_records import BAD, counts_of, deliver, events
 from walbatch import admin, http_server
 from walbatch.admin import TOKEN_FILE, Admin
 from walbatch.batching import BatchPolicy
+from walbatch.dashboard.watch import Watch
 from walbatch.delivery import DELIVERED
 from walbatch.errors import BacklogFull, ConfigurationError
 from walbatch.event import Kind, Record, track
@@ -37,7 +38,10 @@ class Rig:
         self.ready = True
         self.asked: list[str] = []
         metrics = Metrics(["there"], backlog_limit_bytes=0)
-        self.admin = Admin(log, clock, lambda: self.ready, TOKEN, metrics=metrics, ask_now=self.asked.append)
+        watch = Watch(log, clock)
+        self.admin = Admin(
+            log, clock, lambda: self.ready, TOKEN, metrics=metrics, ask_now=self.asked.append, watch=watch
+        )
         self.client = httpx.AsyncClient()
 
     async def get(self, path: str, **options: Any) -> httpx.Response:

@@ -190,6 +190,7 @@ DATA = [
     "pause",
     "resume",
     "flush",
+    "dashboard",
     "dead list",
     "dead export",
     "config show",

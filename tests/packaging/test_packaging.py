@@ -81,7 +81,12 @@ def test_the_command_is_installed() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["walbatch/py.typed", "walbatch/migrations/*.sql", "walbatch/pb/analytics/v1/*.pyi"],
+    [
+        "walbatch/py.typed",
+        "walbatch/migrations/*.sql",
+        "walbatch/pb/analytics/v1/*.pyi",
+        "walbatch/dashboard/static/*.html",
+    ],
 )
 def test_files_that_are_no_python_are_installed(pattern: str) -> None:
     """The migrations and the types come with the wheel."""

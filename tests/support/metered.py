@@ -17,6 +17,7 @@ from scripted_delivery import LIMIT_S, TOKEN, Act, Server
 
 from walbatch import admin, http_server
 from walbatch.batching import BatchPolicy
+from walbatch.dashboard.watch import Watch
 from walbatch.decoding import Decoding
 from walbatch.event import Kind
 from walbatch.flusher import Flusher, Manner
@@ -125,9 +126,10 @@ async def metered(directory: Path, clock: FakeClock) -> AsyncIterator[Metered]:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         listener = admin.listen("127.0.0.1:0")
-        app = admin.Admin(log, clock, lambda: True, TOKEN, metrics=metrics, ask_now=lambda _: None).app
+        watch = Watch(log, clock)
+        asked = admin.Admin(log, clock, lambda: True, TOKEN, metrics=metrics, ask_now=lambda _: None, watch=watch)
         async with (
-            http_server.serve(admin.check_host(app, listener), listener),
+            http_server.serve(admin.check_host(asked.app, listener), listener),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):

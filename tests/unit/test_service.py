@@ -12,6 +12,7 @@ import pytest
 from calls import Caller, Ended
 
 from walbatch.clock import SystemClock
+from walbatch.dashboard.watch import Watch
 from walbatch.errors import CorruptLog
 from walbatch.ingest import IngestService
 from walbatch.metrics.exposition import Metrics
@@ -77,7 +78,13 @@ async def test_streams_are_drained_however_the_service_ends(tmp_path: Path) -> N
     ingest = IngestService(log, clock, intake=metrics.intake)
     with pytest.raises(CorruptLog):
         async with _servers(
-            settings, cast(SqliteLog, log), ingest, cast(SystemClock, clock), metrics=metrics, ask_now=lambda _: None
+            settings,
+            cast(SqliteLog, log),
+            ingest,
+            cast(SystemClock, clock),
+            metrics=metrics,
+            ask_now=lambda _: None,
+            watch=Watch(log, clock),
         ):
             raise CorruptLog("damaged")
     with pytest.raises(Ended) as ended:

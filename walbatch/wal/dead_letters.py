@@ -173,6 +173,14 @@ def letters(connection: Connection, destination: str, numbers: Sequence[int]) ->
     return _letters(connection, "d.destination = ? AND d.resolution IS NULL", (destination,), numbers)
 
 
+def payloads(connection: Connection, numbers: Sequence[int]) -> dict[Offset, str]:
+    """Return the payloads of records by their numbers, as far as they are stored."""
+    rows = connection.execute(
+        "SELECT seq, payload FROM events WHERE seq IN (SELECT value FROM json_each(?))", (_json(numbers),)
+    ).fetchall()
+    return {Offset(number): payload for number, payload in rows}
+
+
 def of_record(connection: Connection, number: int) -> list[Letter]:
     """Return every letter of one record, closed ones too."""
     return _letters(connection, "true", (), [number])
