@@ -15,12 +15,13 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults deploy-check installed compiler lint lint-python lint-proto lint-image bench profile proto docs lock wheel clean
+.PHONY: help setup demo test examples faults deploy-check installed compiler lint lint-python lint-proto lint-image bench profile proto docs lock wheel clean
 
 help:
 	@echo 'make setup   install everything into .venv'
 	@echo 'make demo    see it work: send real events, deliver them, replay some'
 	@echo 'make test    lint, build the wheel, test that wheel'
+	@echo 'make examples   run the clients in Node and Go, as root: installs both'
 	@echo 'make faults  the whole fault matrix, as root: kills, power cuts, failing disks'
 	@echo 'make durability   the same, and its figures into docs/durability.md'
 	@echo 'make deploy-check   systemd and Prometheus judge what is in deploy/, as root'
@@ -117,7 +118,13 @@ compiler:
 	@command -v cc >/dev/null || { echo 'the tests need a C compiler called cc; Debian: apt-get install gcc libc6-dev' >&2; exit 1; }
 
 test: compiler lint installed
-	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal --ignore=tests/privileged --ignore=tests/deploy $(TEST_FLAGS)
+	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal --ignore=tests/privileged --ignore=tests/deploy \
+	  --ignore=tests/examples $(TEST_FLAGS)
+
+# The clients in other languages; those in Python are run by `make test`.
+examples: installed
+	tests/examples/tools.sh
+	$(IN_RUN) NODE_PATH="$(CURDIR)/build/examples/node_modules" ../venv/bin/pytest tests/examples $(TEST_FLAGS)
 
 # The same tests as in `make test`, with many more injections, and those that need root.
 faults: compiler installed
