@@ -165,17 +165,11 @@ class Mixpanel:
 
         Reasons are single short lines for people, without payloads and credentials.
         """
-        reply = _without_quotes(replace(reply, body=self._redacted(reply.body)), payloads)
-        if reply.status == 200:
-            return _imported(len(payloads), reply) if kind is Kind.EVENT else _updated(len(payloads), reply)
-        if reply.status in (400, 415, 422):
-            return _refused(kind, payloads, reply)
-        if reply.status == 413:
-            return Split(413, _error(reply) or _phrase(413), _named_limit(reply))
-        if reply.status in _PAUSES or 300 <= reply.status < 400:
-            return Pause(_reason(reply, f", {_PAUSES.get(reply.status, _CHECK_ADDRESS)}"))
-        taken = not 400 <= reply.status < 500 and reply.status != 503
-        return Hold(_reason(reply), retry_after_s(reply.headers), unknown=taken, throttled=reply.status == 429)
+        reply = replace(reply, body=self._redacted(reply.body))
+        answer = _judged(kind, payloads, reply)
+        if isinstance(answer, Settled):
+            return answer  # it has numbers, and words about single records
+        return _judged(kind, payloads, _without_quotes(reply, payloads))
 
     def _import(self, payloads: Sequence[str]) -> Request:
         # Mixpanel wants the project's number with a service account, and only then.
@@ -209,6 +203,19 @@ class Mixpanel:
             if len(secret) >= _SHORTEST_SECRET:
                 body = body.replace(secret.encode(), b"[secret]")
         return body
+
+
+def _judged(kind: Kind, payloads: Sequence[str], reply: Reply) -> Answer:
+    if reply.status == 200:
+        return _imported(len(payloads), reply) if kind is Kind.EVENT else _updated(len(payloads), reply)
+    if reply.status in (400, 415, 422):
+        return _refused(kind, payloads, reply)
+    if reply.status == 413:
+        return Split(413, _error(reply) or _phrase(413), _named_limit(reply))
+    if reply.status in _PAUSES or 300 <= reply.status < 400:
+        return Pause(_reason(reply, f", {_PAUSES.get(reply.status, _CHECK_ADDRESS)}"))
+    taken = not 400 <= reply.status < 500 and reply.status != 503
+    return Hold(_reason(reply), retry_after_s(reply.headers), unknown=taken, throttled=reply.status == 429)
 
 
 def _without_quotes(reply: Reply, payloads: Sequence[str]) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,14 +13,21 @@ MIN_CHARACTERS = 4
 
 MARK = "…"
 
+_WORD = re.compile(r"""[^\s"'`,;:=<>(){}\[\]|]+""")
+
+_ENVELOPE = frozenset({"event", "properties", "time", "distinct_id", "$distinct_id", "$insert_id", "$group_id"})
+"""Words that are in every record, though not as a value."""
+
 
 def unquoted(text: str, payloads: Sequence[str]) -> str:
     """Return a text with a mark in place of each id and each value of a property that one of the payloads has.
 
-    Names of events and of properties stay: they say what is wrong. What is quoted in part, or changed, is not
-    recognised, so the text should be short. It takes about as long as decoding the payloads.
+    Names of events and of properties stay: they say what is wrong. What is quoted in part, changed or within another
+    word is not recognised. Only payloads that have a word of the text are decoded: the text should be short.
     """
-    quoted = {value for payload in payloads for value in _values(_carried(payload)) if value in text}
+    words = {word for found in _WORD.findall(text) if len(word := found.strip(".!?")) >= MIN_CHARACTERS} - _ENVELOPE
+    similar = [payload for payload in payloads if any(word in payload for word in words)]
+    quoted = {value for payload in similar for value in _values(_carried(payload)) if value in text}
     for value in sorted(quoted, key=len, reverse=True):
         text = text.replace(value, MARK)
     return text
