@@ -89,6 +89,9 @@ def test_no_credential_and_nothing_of_an_event_reaches_the_log(tmp_path: Path, s
         assert here.run("send", "-", text=broken, check=False).returncode == 1
         eventually(lambda: here.stats()["destinations"][0]["failures"] or here.stats()["dead"], "an answer")
         _ask_everything(here)
+        for command in (["stats", "--check"], ["tap", "--since", "1h", "--limit", "2"], ["inspect", "1"], ["pause"]):
+            here.run(*command, check=False)
+        here.run("resume")
         failing.stop()
         here.sink()
         here.drained()

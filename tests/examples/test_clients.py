@@ -13,7 +13,7 @@ import pytest
 from clients import EXAMPLES
 from failing_server import Server
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]  # Go compiles its libraries as well
 
 OLDER = {
     "grpc.NewClient(": "grpc.Dial(",

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple
 
-import canary
 from accounting import Event, Target, Update
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -72,8 +71,7 @@ class Client:
         name, number = self._random.choice(NAMES), self._made
         poison = self._random.random() < 0.001
         properties: dict[str, Any] = {"n": number, "price": number / 4, "tags": [f"t{number % 7}", None, True]}
-        text = f"Ærøskøbing 🚲 {canary.VALUE} {number}"
-        properties |= {canary.NAME: text} if number % 3 else {"inner": {"a": {"b": [2**53 - 1, -1]}}}
+        properties |= {"text": f"Ærøskøbing 🚲 {number}"} if number % 3 else {"inner": {"a": {"b": [2**53 - 1, -1]}}}
         properties |= {POISON: True} if poison else {}
         event = pb.Event(name=name)
         if number % 5:
@@ -98,7 +96,7 @@ class Client:
 
     def _identity(self, event: pb.Event) -> tuple[str, dict[str, str]]:
         """Say who did it, in one of the ways there are, and return what that makes of the event."""
-        user = f"{canary.PERSON}-{self._name}-u{self._random.randrange(self._users)}"
+        user = f"{self._name}-u{self._random.randrange(self._users)}"
         device = f"{user}-d{self._random.randrange(2)}"
         match self._random.randrange(5):
             case 0:
@@ -119,7 +117,7 @@ class Client:
     def _profile(self) -> Sent:
         """Update one of the users: a third of them are deleted now and then, the others have counters."""
         user = self._random.randrange(self._users)
-        who = f"{canary.PERSON}-{self._name}-p{user}"
+        who = f"{self._name}-p{user}"
         plain = ("$set", "$set_once", "$union", "$unset", "$delete")
         operation = self._random.choice(plain if user % 3 == 0 else (*plain[:-1], "$add", "$append", "$remove"))
         value, poison = self._value(operation, 0.0003)

@@ -26,10 +26,10 @@ WALBATCH = str(Path(sys.executable).with_name("walbatch"))
 DEADLINE_S = 30.0
 POLL_S = 0.02
 
-TELLS_NAMES = {"send", "dead"}
-"""Commands that tell whoever gave them a record which of its properties is wrong."""
-SHOWS_RECORDS = {"dead"}
-"""Commands whose standard output is the records themselves."""
+TELLS_NAMES = {"send", "dead", "tap", "inspect"}
+"""Commands that tell whoever gave them a record, or asks for it, which properties it has."""
+SHOWS_RECORDS = {"dead", "export", "--reveal"}
+"""Commands whose standard output is the records themselves, and the option that makes it so."""
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
@@ -74,6 +74,11 @@ def environment(**settings: object) -> dict[str, str]:
     """Return this process's environment with exactly these WALBATCH_ settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WALBATCH_")}
     return clean | {f"WALBATCH_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def _check(arguments: Sequence[str], told: str) -> None:
+    """Fail if a command has told what it may not."""
+    canary.check(told, f"walbatch {arguments[0]}", names=arguments[0] in TELLS_NAMES)
 
 
 class Program:
@@ -192,9 +197,9 @@ class Site:
             timeout=DEADLINE_S,
             check=check,
         )
-        canary.check(done.stderr, f"walbatch {arguments[0]}", names=arguments[0] in TELLS_NAMES)
-        if arguments[0] not in SHOWS_RECORDS:
-            canary.check(done.stdout, f"walbatch {arguments[0]}")
+        _check(arguments, done.stderr)
+        if not SHOWS_RECORDS.intersection(arguments):
+            _check(arguments, done.stdout)
         return done
 
     def on_terminal(
@@ -223,8 +228,8 @@ class Site:
             pass  # how the end of a terminal looks
         finally:
             os.close(controller)
-        if arguments[0] not in SHOWS_RECORDS:
-            canary.check(shown.decode(), f"walbatch {arguments[0]}", names=arguments[0] in TELLS_NAMES)
+        if not SHOWS_RECORDS.intersection(arguments):
+            _check(arguments, shown.decode())
         return process.wait(DEADLINE_S), " ".join(shown.decode().split())
 
     def stats(self) -> dict[str, Any]:
