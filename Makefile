@@ -15,7 +15,8 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iwalbatch/pb=proto \
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test browser screenshot faults deploy-check installed compiler lint lint-python lint-proto lint-image bench profile proto docs lock wheel clean
+.PHONY: help setup demo test browser screenshot examples faults deploy-check installed compiler lint lint-python lint-proto \
+	lint-image bench profile proto docs lock wheel clean soak durability
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -23,6 +24,7 @@ help:
 	@echo 'make test    lint, build the wheel, test that wheel'
 	@echo 'make browser test the dashboard in a browser; as root it installs one'
 	@echo 'make screenshot   take the picture of the dashboard again, after 14 minutes of events'
+	@echo 'make examples   run the clients in Node and Go, as root: installs both'
 	@echo 'make faults  the whole fault matrix, as root: kills, power cuts, failing disks'
 	@echo 'make durability   the same, and its figures into docs/durability.md'
 	@echo 'make deploy-check   systemd and Prometheus judge what is in deploy/, as root'
@@ -119,8 +121,8 @@ compiler:
 	@command -v cc >/dev/null || { echo 'the tests need a C compiler called cc; Debian: apt-get install gcc libc6-dev' >&2; exit 1; }
 
 test: compiler lint installed
-	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal \
-	  --ignore=tests/privileged --ignore=tests/deploy --ignore=tests/browser $(TEST_FLAGS)
+	$(IN_RUN) ../venv/bin/pytest -n 2 --dist worksteal $(addprefix --ignore=tests/,privileged deploy browser examples) \
+	  $(TEST_FLAGS)
 
 # The dashboard, opened, read and clicked in Debian's Chromium.
 browser: installed
@@ -130,6 +132,11 @@ browser: installed
 screenshot: $(SETUP)
 	tests/browser/tools.sh
 	$(BIN)/python tests/browser/screenshot.py docs/dashboard.png
+
+# The clients in other languages; those in Python are run by `make test`.
+examples: installed
+	tests/examples/tools.sh
+	$(IN_RUN) NODE_PATH="$(CURDIR)/build/examples/node_modules" ../venv/bin/pytest tests/examples $(TEST_FLAGS)
 
 # The same tests as in `make test`, with many more injections, and those that need root.
 faults: compiler installed

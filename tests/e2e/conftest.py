@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import canary
 import pytest
 from failing_server import LIMIT_S, Server
 from programs import WALBATCH, environment
@@ -28,7 +29,7 @@ def send(server: Server, tmp_path: Path) -> Send:
     def run(*arguments: object, text: str = "") -> subprocess.CompletedProcess[str]:
         to = () if "--to" in arguments else ("--to", server.address)
         command = [WALBATCH, "send", *map(str, (*arguments, *to))]
-        return subprocess.run(
+        done = subprocess.run(
             command,
             env=environment(),
             cwd=tmp_path,
@@ -38,5 +39,8 @@ def send(server: Server, tmp_path: Path) -> Send:
             timeout=LIMIT_S,
             check=False,
         )
+        canary.check(done.stderr, "walbatch send", names=True)
+        canary.check(done.stdout, "walbatch send")
+        return done
 
     return run

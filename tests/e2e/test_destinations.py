@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canary import PERSON, VALUE
 from load import Load
 from programs import WALBATCH, Program, Site, eventually, free_port, site
 from total_queue import judge
@@ -21,10 +22,10 @@ pytestmark = pytest.mark.e2e
 SUPPORT = Path(__file__).parent.parent / "support"
 SECRET = "canary-4be1d7"
 RECORDS = "".join(
-    f'{{"event": "{name}", "properties": {{"distinct_id": "u1", "$insert_id": "{name.replace(" ", "-")}"}}}}\n'
+    f'{{"event": "{name}", "properties": {{"distinct_id": "{PERSON}", "$insert_id": "{name.replace(" ", "-")}"}}}}\n'
     for name in ("Signed Up", "Debug A", "Debug B", "Purchase")
 ) + (
-    '{"$distinct_id": "u1", "$set": {"plan": "pro"}}\n'
+    f'{{"$distinct_id": "{PERSON}", "$set": {{"plan": "{VALUE}"}}}}\n'
     '{"$group_key": "company", "$group_id": "acme", "$set": {"size": 7}}\n'
 )
 

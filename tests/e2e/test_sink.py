@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import canary
 import pytest
 from programs import eventually, site
 
 pytestmark = pytest.mark.e2e
 
-GOOD = '{"event": "Good", "properties": {"distinct_id": "u1", "$insert_id": "good"}}\n'
+GOOD = json.dumps({"event": "Good", "properties": {"distinct_id": canary.PERSON, "$insert_id": "good"}}) + "\n"
 
 
 def test_it_says_what_came_and_ends_with_0(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_wrong_credentials_are_told_from_right_ones(tmp_path: Path) -> None:
         here.run("send", "-", text=GOOD)
         held = eventually(lambda: (d := here.stats()["destinations"][0])["failures"] and d, "a failure")
         assert held["state"] == "paused"
-        assert "test-token" not in json.dumps(held)
+        assert canary.SECRET not in json.dumps(held)
 
 
 def test_a_script_of_faults_loses_nothing(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_script_of_faults_loses_nothing(tmp_path: Path) -> None:
 def test_projects_and_regions(tmp_path: Path) -> None:
     """The edge of another region refuses events, as Mixpanel does, and loses profile updates behind a success."""
     projects = tmp_path / "projects.json"
-    projects.write_text('[{"id": 1, "token": "test-token", "region": "eu"}]')
+    projects.write_text(json.dumps([{"id": 1, "token": canary.SECRET, "region": "eu"}]))
     with site(tmp_path, retry_max="1s") as here:
         wrong = here.sink("--projects", str(projects), "--region", "us")
         here.serve()

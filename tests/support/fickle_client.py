@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, TextIO
 
+import canary
 import grpc
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -50,7 +51,7 @@ class Fickle:
     def _records(self, count: int) -> tuple[list[str], list[pb.Record]]:
         ids = [next(self._ids) for _ in range(count)]
         self._log.writelines(f"attempt {event_id}\n" for event_id in ids)
-        return ids, [pb.Record(event=pb.Event(event_id=i, name="Fickle", distinct_id="u")) for i in ids]
+        return ids, [pb.Record(event=pb.Event(event_id=i, name="Fickle", distinct_id=canary.PERSON)) for i in ids]
 
     def _acked(self, ids: list[str]) -> None:
         self._log.writelines(f"ack {event_id}\n" for event_id in ids)

@@ -27,6 +27,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import canary
 import grpc
 from total_queue import update_id
 
@@ -112,8 +113,8 @@ def _calls(name: str, *, timed: bool) -> Iterator[Call]:
 
 
 def _events(ids: list[str], happened_at_s: int | None, *, stream: bool = False) -> Call:
-    text = '{"text": "Ærøskøbing"}'
-    events = [pb.Event(event_id=one, name="Load", distinct_id="u", properties_json=text) for one in ids]
+    text = json.dumps({canary.NAME: f"Ærøskøbing {canary.VALUE}"}, ensure_ascii=False)
+    events = [pb.Event(event_id=one, name="Load", distinct_id=canary.PERSON, properties_json=text) for one in ids]
     if happened_at_s is not None:
         for event in events:
             event.event_time.FromSeconds(happened_at_s)

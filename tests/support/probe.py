@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from uuid import uuid4
 
+import canary
 import grpc
 from google.rpc import error_details_pb2 as details
 from grpc_status import rpc_status
@@ -32,7 +33,7 @@ class Answer:
 def track(here: Site) -> Answer:
     """Send one event on a connection of its own, note it in the site's `probe.log`, and return the answer."""
     event_id = str(uuid4())
-    event = pb.Event(event_id=event_id, name="Probe", distinct_id="u", properties_json="{}")
+    event = pb.Event(event_id=event_id, name="Probe", distinct_id=canary.PERSON, properties_json=canary.PROPERTIES)
     _note(here, f"attempt {event_id}")
     with grpc.insecure_channel(f"127.0.0.1:{here.grpc_port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
         try:

@@ -19,9 +19,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import canary
+import outputs
+
 WALBATCH = str(Path(sys.executable).with_name("walbatch"))
 DEADLINE_S = 30.0
 POLL_S = 0.02
+
+TELLS_NAMES = {"send", "dead", "tap", "inspect"}
+"""Commands that tell whoever gave them a record, or asks for it, which properties it has."""
+SHOWS_RECORDS = {"dead", "export", "--reveal"}
+"""Commands whose standard output is the records themselves, and the option that makes it so."""
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
@@ -68,11 +76,17 @@ def environment(**settings: object) -> dict[str, str]:
     return clean | {f"WALBATCH_{name.upper()}": str(value) for name, value in settings.items()}
 
 
+def _check(arguments: Sequence[str], told: str) -> None:
+    """Fail if a command has told what it may not."""
+    canary.check(told, f"walbatch {arguments[0]}", names=arguments[0] in TELLS_NAMES)
+
+
 class Program:
-    """A process that the test started, and stops."""
+    """A process that the test started, and stops. What it writes is searched for canaries at the end of the test."""
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> None:
         self.log = log
+        outputs.watch(log)
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
@@ -114,7 +128,7 @@ class Site:
             "data_dir": self.data,
             "grpc_listen": f"127.0.0.1:{self.grpc_port}",
             "admin_listen": "127.0.0.1:0",
-            "mixpanel_token": "test-token",
+            "mixpanel_token": canary.SECRET,
             "mixpanel_url": f"http://127.0.0.1:{self.sink_port}",
             "flush_interval": "200ms",
             **settings,
@@ -172,8 +186,8 @@ class Site:
         return program
 
     def run(self, *arguments: str, check: bool = True, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
+        """Run a command to its end. It may not tell a canary, unless it is there to show records."""
+        done = subprocess.run(
             [WALBATCH, *arguments],
             env=environment(**self.settings),
             cwd=self.path,
@@ -183,6 +197,10 @@ class Site:
             timeout=DEADLINE_S,
             check=check,
         )
+        _check(arguments, done.stderr)
+        if not SHOWS_RECORDS.intersection(arguments):
+            _check(arguments, done.stdout)
+        return done
 
     def on_terminal(
         self, *arguments: str, answers: str = "", variables: Mapping[str, str] = MappingProxyType({})
@@ -210,6 +228,8 @@ class Site:
             pass  # how the end of a terminal looks
         finally:
             os.close(controller)
+        if not SHOWS_RECORDS.intersection(arguments):
+            _check(arguments, shown.decode())
         return process.wait(DEADLINE_S), " ".join(shown.decode().split())
 
     def stats(self) -> dict[str, Any]:

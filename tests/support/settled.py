@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import canary
 import grpc
 from programs import DEADLINE_S, Site, accounted, eventually
 from total_queue import Verdict, judge
@@ -68,7 +69,7 @@ def _probe(here: Site) -> str:
     """Send one more event, see it arrive, and return what a client would have written down of it."""
     event_id = str(uuid.uuid4())
     size = here.out.stat().st_size if here.out.exists() else 0
-    event = pb.Event(event_id=event_id, name="Probe", distinct_id="probe", properties_json="{}")
+    event = pb.Event(event_id=event_id, name="Probe", distinct_id=canary.PERSON, properties_json=canary.PROPERTIES)
     with grpc.insecure_channel(f"127.0.0.1:{here.grpc_port}") as channel:
         stub = AnalyticsServiceStub(channel)
         stub.TrackEvent(pb.TrackEventRequest(event=event), timeout=ACKED_WITHIN_S, wait_for_ready=True)

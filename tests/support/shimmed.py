@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import canary
 import grpc
 import probe
 from faultshim import Shim
@@ -47,7 +48,12 @@ class Shimmed:
     def attempted(self, *ids: str) -> list[pb.Record]:
         """Write down that the test attempts these events, and return them."""
         self._write("attempt", ids)
-        return [pb.Record(event=pb.Event(event_id=i, name="Own", distinct_id="u", properties_json="{}")) for i in ids]
+        return [
+            pb.Record(
+                event=pb.Event(event_id=i, name="Own", distinct_id=canary.PERSON, properties_json=canary.PROPERTIES)
+            )
+            for i in ids
+        ]
 
     def acked(self, *ids: str) -> None:
         """Write down that these were acknowledged to the test."""

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
+import canary
 import grpc
 from total_queue import update_id
 
@@ -86,7 +87,7 @@ class SteadyClient:
 
     def _events(self, ids: list[str], time_ms: int) -> Iterator[pb.Record]:
         for index, event_id in enumerate(ids):
-            event = pb.Event(event_id=event_id, name="Steady", distinct_id="u")
+            event = pb.Event(event_id=event_id, name="Steady", distinct_id=canary.PERSON)
             event.event_time.FromMilliseconds(time_ms + index)
             text = self._random.randbytes(self._text_bytes // 2).hex()  # nothing that could be compressed away
             event.properties_json = f'{{"text":"{text}"}}'

@@ -265,6 +265,30 @@ def test_reasons_never_quote_the_request() -> None:
     assert answer == Split(400, "cannot parse …")
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 413, 429, 503])
+@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.PROFILE])
+def test_what_an_answer_says_of_the_whole_request_quotes_no_record(kind: Kind, status: int) -> None:
+    """Whatever the status, the sentence keeps its words and loses the values of the records."""
+    payloads = {
+        Kind.EVENT: '{"event":"E","properties":{"distinct_id":"somebody","plan":"premium"}}',
+        Kind.PROFILE: '{"$distinct_id":"somebody","$set":{"plan":"premium"}}',
+    }
+    body = {"error": "somebody has no premium plan", "status": 0, "code": status}
+    answer = API.answer(kind, [payloads[kind]], reply(status, body))
+    assert "… has no … plan" in repr(answer)
+    assert "somebody" not in repr(answer)
+
+
+def test_a_reason_of_a_dead_letter_stays_as_it_is() -> None:
+    """It is about one record, and shown with that."""
+    row = {"index": 0, "field": "properties.plan", "message": "premium is no plan"}
+    body = {"error": "some failed", "failed_records": [row], "num_records_imported": 0}
+    payload = '{"event":"E","properties":{"plan":"premium"}}'
+    assert API.answer(Kind.EVENT, [payload], reply(400, body)) == Settled(
+        [Rejected(400, "properties.plan", "premium is no plan")], "400: refused 1 of 1"
+    )
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 413, 429])
 def test_a_credential_in_an_answer_is_hidden_whatever_the_status(status: int) -> None:
     """No branch of the table forgets to hide credentials."""

@@ -58,6 +58,7 @@ import orjson
 from walbatch.delivery import DELIVERED, Answer, Hold, Pause, Rejected, Settled, Split
 from walbatch.event import Kind
 from walbatch.retry import MAX_RETRY_AFTER_S
+from walbatch.sinks.quotes import unquoted
 
 REGION_URLS = {
     "us": "https://api.mixpanel.com",
@@ -75,6 +76,9 @@ MAX_RECORDS = {Kind.EVENT: 2000, Kind.PROFILE: 2000, Kind.GROUP: 200}
 
 MAX_REASON = 200
 """Characters of a reason that are kept."""
+
+_LONGEST_ERROR = 10 * MAX_REASON
+"""Characters that are looked at for it: blanks and quotations go."""
 
 GZIP_LEVEL = 3
 """Of 1,707 earthquakes 13 % are left, after 3.3 microseconds each; level 6 leaves 11 % and takes 7.7 (2026-11-23)."""
@@ -162,16 +166,10 @@ class Mixpanel:
         Reasons are single short lines for people, without payloads and credentials.
         """
         reply = replace(reply, body=self._redacted(reply.body))
-        if reply.status == 200:
-            return _imported(len(payloads), reply) if kind is Kind.EVENT else _updated(len(payloads), reply)
-        if reply.status in (400, 415, 422):
-            return _refused(kind, payloads, reply)
-        if reply.status == 413:
-            return Split(413, _error(reply) or _phrase(413), _named_limit(reply))
-        if reply.status in _PAUSES or 300 <= reply.status < 400:
-            return Pause(_reason(reply, f", {_PAUSES.get(reply.status, _CHECK_ADDRESS)}"))
-        taken = not 400 <= reply.status < 500 and reply.status != 503
-        return Hold(_reason(reply), retry_after_s(reply.headers), unknown=taken, throttled=reply.status == 429)
+        answer = _judged(kind, payloads, reply)
+        if isinstance(answer, Settled):
+            return answer  # it has numbers, and words about single records
+        return _judged(kind, payloads, _without_quotes(reply, payloads))
 
     def _import(self, payloads: Sequence[str]) -> Request:
         # Mixpanel wants the project's number with a service account, and only then.
@@ -207,6 +205,28 @@ class Mixpanel:
         return body
 
 
+def _judged(kind: Kind, payloads: Sequence[str], reply: Reply) -> Answer:
+    if reply.status == 200:
+        return _imported(len(payloads), reply) if kind is Kind.EVENT else _updated(len(payloads), reply)
+    if reply.status in (400, 415, 422):
+        return _refused(kind, payloads, reply)
+    if reply.status == 413:
+        return Split(413, _error(reply) or _phrase(413), _named_limit(reply))
+    if reply.status in _PAUSES or 300 <= reply.status < 400:
+        return Pause(_reason(reply, f", {_PAUSES.get(reply.status, _CHECK_ADDRESS)}"))
+    taken = not 400 <= reply.status < 500 and reply.status != 503
+    return Hold(_reason(reply), retry_after_s(reply.headers), unknown=taken, throttled=reply.status == 429)
+
+
+def _without_quotes(reply: Reply, payloads: Sequence[str]) -> Reply:
+    """Return a reply whose error holds nothing of the records. What it says of each record, by position, stays."""
+    data = _json_object(reply)
+    error = data.get("error")
+    if not isinstance(error, str):
+        return reply
+    return replace(reply, body=orjson.dumps(data | {"error": unquoted(error[:_LONGEST_ERROR], payloads)}))
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the wait that Retry-After asks for, in seconds and clamped, or None if it makes no sense.
 
@@ -223,7 +243,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def one_line(text: str) -> str:
     """Return foreign text as one short line that is safe to log and to show: no control characters, no JSON."""
-    text = _ECHO.sub("…", text[: 10 * MAX_REASON])
+    text = _ECHO.sub("…", text[:_LONGEST_ERROR])
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
 
