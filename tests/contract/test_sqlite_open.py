@@ -91,7 +91,7 @@ async def test_every_setting_took_effect(directory: Path, clock: FakeClock) -> N
         "cell_size_check": 1,
         "journal_size_limit": 64 * 1024 * 1024,
         "application_id": migrate.APPLICATION_ID,
-        "user_version": 4,
+        "user_version": 5,
     }
     async with open_log(directory, clock) as log:
         for name, value in wanted.items():

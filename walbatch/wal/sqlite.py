@@ -122,7 +122,7 @@ class SqliteLog:
         self._lanes = [Lane(name, kind) for name in destinations for kind in Kind]
         self._progress = Progress(self._lanes, RecentIds(recent_window), self._admission.owed_bytes, clock)
         self._bits: dict[str, int] = {}
-        self._read_span = traces.read_span if traced else store.read_span
+        self._traced = traced
         self._ride: Ride | None = None
         self._no_erasure = asyncio.Event()
         self._no_erasure.set()
@@ -229,7 +229,8 @@ class SqliteLog:
                 continue
             span, erasures = progress.states[lane].next_span(live=live), self._erasures
             bit = self._bits[lane.destination]
-            batch, next_at_ms = await self._ask(self._reader, self._read_span, lane, bit, span, policy)
+            read = traces.read_span if self._traced else store.read_span
+            batch, next_at_ms = await self._ask(self._reader, read, lane, bit, span, policy)
             if erasures != self._erasures or lane.destination in progress.paused:
                 continue  # what was read may be gone by now, or is not to be sent
             # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
