@@ -70,14 +70,17 @@ SCENES = {
 }
 """What pages take for granted. Any other one finds a server that has delivered an event."""
 
-REFERENCE = "docs/commands.md"
-"""Made from the program itself; its examples are to choose from, and make no sense one after the other."""
+ELSEWHERE = {
+    "docs/commands.md": "is made from the program; its examples are to choose from, and make no sense in a row",
+    "docs/runbook.md": "is lived through by tests/browser/test_runbook.py, with the incidents between its commands",
+}
+"""Pages whose commands are not typed here, and why."""
 
 NAMED = {str(page.relative_to(ROOT)): page for page in PAGES}
 TYPED = [
     name
     for name, page in NAMED.items()
-    if name != REFERENCE and any(not command.text.startswith(tuple(LEFT_OUT)) for command in commands(page))
+    if name not in ELSEWHERE and any(not command.text.startswith(tuple(LEFT_OUT)) for command in commands(page))
 ]
 
 
