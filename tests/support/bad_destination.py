@@ -87,8 +87,8 @@ async def _drip(request: Request) -> None:
 
 async def _flood(request: Request) -> None:
     await request.body()
-    request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 13000000\r\n\r\n")
-    for _ in range(13):
+    request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 40000000\r\n\r\n")
+    for _ in range(40):
         request.writer.write(b"x" * 1_000_000)
         await request.writer.drain()
 
@@ -103,7 +103,7 @@ MODES: dict[str, Behaviour] = {
     "garbage for a status line": writes(b"SSH-2.0-OpenSSH\r\n\r\n"),
     "200 kB of headers": writes(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n1"),
     "an answer in drips": _drip,
-    "an answer of 13 MB": _flood,
+    "an answer of 40 MB": _flood,
     "302": says("302 Found", "", "Location: http://127.0.0.1:1/"),
     "200 with status 0": says("200 OK", '{"status":0}', "Content-Type: application/json"),
     "200 with a page": says("200 OK", _HTML, "Content-Type: text/html"),
