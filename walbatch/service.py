@@ -144,29 +144,47 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
             _background(log=event_log.broken(), upkeep=upkeep.run(), retention=retention.run(), watch=watch.run())
         )
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
-        flushing = asyncio.create_task(outlets.run(), name="delivery")
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what is there by now stays: no need to look for cycles in it again and again
         gc.enable()  # `walbatch serve` starts without; each call that gRPC serves leaves a cycle
+        log.info(
+            "service.ready",
+            grpc=servers.grpc_address,
+            admin=f"http://{servers.admin_address}",
+            data_dir=str(settings.data_dir),
+            destinations=list(destinations),
+        )
+        manager.ready(_status(servers, None))
+
+        def stopping(grace_s: float) -> None:
+            watchdog.start()
+            log.info("service.stopping", grace_s=grace_s)
+            manager.stopping(f"Stopping: one last flush, at most {grace_s:g} s")
+
+        running = [*alive, *background]
+        await _deliver(outlets, servers, stop, running, grace_s=settings.shutdown_grace, stopping=stopping)
+
+
+async def _deliver(
+    outlets: Outlets,
+    servers: Servers,
+    stop: StopSignal,
+    background: list[asyncio.Task[None]],
+    *,
+    grace_s: float,
+    stopping: Callable[[float], None],
+) -> None:
+    """Deliver until the stop signal, or until something breaks; then stop in the order that the module tells."""
+    flushing = asyncio.create_task(outlets.run(), name="delivery")
+    try:
         try:
-            log.info(
-                "service.ready",
-                grpc=servers.grpc_address,
-                admin=f"http://{servers.admin_address}",
-                data_dir=str(settings.data_dir),
-                destinations=list(destinations),
-            )
-            manager.ready(_status(servers, None))
-            try:
-                await until_stopped(stop, [*alive, *background], flushing)
-            finally:
-                watchdog.start()
-                log.info("service.stopping", grace_s=settings.shutdown_grace)
-                manager.stopping(f"Stopping: one last flush, at most {settings.shutdown_grace:g} s")
-            await servers.stop(settings.shutdown_grace * RPC_SHARE)
-            await _last_flush(outlets, flushing, settings.shutdown_grace * (FLUSH_SHARE - RPC_SHARE))
+            await until_stopped(stop, background, flushing)
         finally:
-            await _cancel(flushing)
+            stopping(grace_s)
+        await servers.stop(grace_s * RPC_SHARE)
+        await _last_flush(outlets, flushing, grace_s * (FLUSH_SHARE - RPC_SHARE))
+    finally:
+        await _cancel(flushing)
 
 
 def _open_log(

@@ -55,6 +55,7 @@ SCENES = {
     "examples/README.md": Scene(asks={"walbatch replay": "y"}),
     "docs/fake-mixpanel.md": Scene(),
     "docs/backup.md": Scene(SERVING, ahead={"mv walbatch-data ": ENDED}),
+    "docs/dashboard.md": Scene(SERVING, words={"127.0.0.1:9095": "${WALBATCH_ADMIN_LISTEN}"}),
     "docs/dead-letters.md": Scene(
         REFUSING,
         ahead={"walbatch dead replay": "settled dead 1", "walbatch dead discard": "settled dead 1"},
