@@ -5,7 +5,6 @@ gRPC by itself answers UNKNOWN for such bytes, and writes a traceback into the s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -71,7 +70,7 @@ def _checked(handler: grpc.RpcMethodHandler[Any, Any], name: str, ended: Ended) 
                 await rich_errors.abort(context, NOT_A_MESSAGE)
             reply = await answer(request, context)
         except BaseException as error:
-            ended(name, _code(error, context))
+            ended(name, rich_errors.status_of(error, context).name)
             raise
         ended(name, "OK")
         return reply
@@ -88,19 +87,8 @@ def _followed(handler: grpc.RpcMethodHandler[Any, Any], name: str, ended: Ended)
                 async for reply in replies:
                     yield reply
         except BaseException as error:
-            ended(name, _code(error, context))
+            ended(name, rich_errors.status_of(error, context).name)
             raise
         ended(name, "OK")
 
     return grpc.stream_stream_rpc_method_handler(followed, handler.request_deserializer, handler.response_serializer)
-
-
-def _code(error: BaseException, context: Any) -> str:
-    """Return the name of the status of a call that ended with an exception."""
-    match error:
-        case grpc.aio.AbortError():
-            return str(context.code().name)
-        case asyncio.CancelledError() | GeneratorExit():
-            return "CANCELLED"
-        case _:
-            return "UNKNOWN"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -24,13 +24,13 @@ from walbatch.delivery import (
     Answer,
     Answered,
     Hold,
+    Outcome,
     Pause,
     Rejected,
     Retry,
     Settled,
     Split,
     Unknown,
-    all_delivered,
     attempt_of,
 )
 from walbatch.errors import LogClosed, Unavailable
@@ -219,8 +219,8 @@ class Flusher:
             attempt=failures + 1,
             answer=note,
             duration_s=duration_s,
-            outcome=attempt_of(attempt.answer, whole=all_delivered(attempt.outcomes)),
-            dead_by_code=Counter(outcome.code for outcome in attempt.outcomes if isinstance(outcome, Rejected)),
+            outcome=attempt_of(attempt.answer, whole=not became),
+            dead_by_code=_by_code(attempt.outcomes) if dead else {},
             oldest_at_ms=batch.oldest_at_ms,
         )
         self._observe(answered)
@@ -277,3 +277,7 @@ class Flusher:
                 await self._clock.wait(self._never, STORE_AGAIN_S)
             else:
                 return True
+
+
+def _by_code(outcomes: Sequence[Outcome]) -> Mapping[int, int]:
+    return Counter(outcome.code for outcome in outcomes if isinstance(outcome, Rejected))

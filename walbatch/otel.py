@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -20,6 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from walbatch import rich_errors
 from walbatch.delivery import Answered
 from walbatch.pb.analytics.v1 import service_pb2 as pb
 from walbatch.tracing import Context, Delivery, Tracing
@@ -66,10 +66,14 @@ class OtelTracing:
             kind=SpanKind.SERVER,
             attributes={"rpc.system.name": "grpc", "rpc.method": f"{SERVICE}/{method}"},
         )
+        status = grpc.StatusCode.OK
         try:
             yield traceparent(span.get_span_context())
+        except BaseException as error:
+            status = rich_errors.status_of(error, context)
+            raise
         finally:
-            _end_call(span, context.code())
+            _end_call(span, status)
 
     def delivery(self, batch: Batch) -> Delivery:
         """See `Tracing.delivery`."""
@@ -109,8 +113,7 @@ class _OtelDelivery:
         self._span.end()
 
 
-def _end_call(span: Span, code: Any) -> None:
-    status = code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.OK
+def _end_call(span: Span, status: grpc.StatusCode) -> None:
     span.set_attribute("rpc.response.status_code", status.name)
     if status is not grpc.StatusCode.OK:
         span.set_attribute("error.type", status.name)

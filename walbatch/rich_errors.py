@@ -9,6 +9,7 @@ Every status has exactly one ErrorInfo, with a stable reason, as https://google.
 
 from __future__ import annotations
 
+import asyncio
 from typing import NoReturn
 
 import grpc
@@ -29,7 +30,7 @@ Refusal = InvalidRecord | Unavailable
 
 async def abort(context: grpc.aio.ServicerContext[object, object], error: Refusal) -> NoReturn:
     """End a call with the status of an error."""
-    status = rpc_status.to_status(_status(error))
+    status = rpc_status.to_status(_status(error, status_of(error, context)))
     metadata = tuple(status.trailing_metadata)
     if isinstance(error, Unavailable) and not isinstance(error, NoRoom):
         metadata += (("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))),)
@@ -37,17 +38,32 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: Refusa
     raise AssertionError("abort returned")
 
 
-def _status(error: Refusal) -> status_pb2.Status:
+def status_of(error: BaseException, context: grpc.aio.ServicerContext[object, object]) -> grpc.StatusCode:
+    """Return the status of a call that an exception ends, whether `abort` was called with it yet or not."""
+    match error:
+        case InvalidRecord():
+            return grpc.StatusCode.INVALID_ARGUMENT
+        case NoRoom():
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+        case Unavailable():
+            return grpc.StatusCode.UNAVAILABLE
+        case grpc.aio.AbortError():
+            return grpc.StatusCode(context.code())
+        case asyncio.CancelledError() | GeneratorExit():
+            return grpc.StatusCode.CANCELLED
+        case _:
+            return grpc.StatusCode.UNKNOWN
+
+
+def _status(error: Refusal, code: grpc.StatusCode) -> status_pb2.Status:
     match error:
         case InvalidRecord():
             violation = details.BadRequest.FieldViolation(
                 field=error.field, description=error.description, reason=error.reason
             )
             bad_request = details.BadRequest(field_violations=[violation])
-            return _pack(grpc.StatusCode.INVALID_ARGUMENT, error, [bad_request, _info(error.reason, field=error.field)])
+            return _pack(code, error, [bad_request, _info(error.reason, field=error.field)])
         case Unavailable():
-            full = isinstance(error, NoRoom)
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE
             delay = Duration()
             delay.FromMilliseconds(round(error.retry_after_s * 1000))
             return _pack(code, error, [details.RetryInfo(retry_delay=delay), _info(error.reason)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from calls import event, uncounted
+from calls import Caller, Ended, GatedLog, event, uncounted
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import Answer, Hold, Rejected, Settled
+from walbatch.errors import CommitFailed
 from walbatch.event import Kind, Record, track
 from walbatch.flusher import Flusher, Manner
 from walbatch.ingest import IngestService
@@ -36,6 +38,16 @@ CALLER = f"00-{TRACE_ID:032x}-b7ad6b7169203331-01"
 NOT_SAMPLED = CALLER[:-1] + "0"
 EVENTS = Lane("there", Kind.EVENT)
 SECRETS = ("u-secret", "Name-secret", "value-secret", "id-secret")
+
+
+class Uncalled(Caller):
+    """A client without a trace of its own."""
+
+    def invocation_metadata(self) -> None:
+        """Return what it sent along."""
+
+
+NO_TRACE: Any = Uncalled()
 
 
 @pytest.fixture
@@ -143,6 +155,36 @@ async def test_a_refused_call_says_so(stub: Stub, exporter: InMemorySpanExporter
     assert span.attributes["rpc.response.status_code"] == span.attributes["error.type"] == "INVALID_ARGUMENT"
     assert span.status.status_code is StatusCode.ERROR
     assert not span.status.description
+
+
+async def test_a_call_that_is_given_up_says_so(
+    service: IngestService, log: SqliteLog, exporter: InMemorySpanExporter
+) -> None:
+    """It may be stored all the same, and nobody was answered."""
+    call = asyncio.create_task(service.TrackEvent(pb.TrackEventRequest(event=event()), NO_TRACE))
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait([call])
+    (span,) = of_kind(exporter, SpanKind.SERVER)
+    assert span.attributes
+    assert span.attributes["rpc.response.status_code"] == "CANCELLED"
+
+
+async def test_a_stream_that_cannot_be_stored_says_so(tracing: OtelTracing, exporter: InMemorySpanExporter) -> None:
+    """The span is of the answer that never came."""
+    clock = FakeClock()
+    log = GatedLog(clock)
+    log.error = CommitFailed("the disk refused")
+    service = IngestService(log, clock, intake=uncounted(), tracing=tracing)
+
+    async def requests() -> AsyncIterator[pb.IngestStreamRequest]:
+        yield pb.IngestStreamRequest(sequence=1, records=[pb.Record(event=event())])
+
+    with pytest.raises(Ended):
+        await anext(service.IngestStream(requests(), NO_TRACE))
+    (span,) = of_kind(exporter, SpanKind.SERVER)
+    assert span.attributes
+    assert span.attributes["rpc.response.status_code"] == "UNAVAILABLE"
 
 
 async def test_all_records_of_a_call_have_its_trace(stub: Stub, log: SqliteLog, exporter: InMemorySpanExporter) -> None:
