@@ -19,6 +19,7 @@ from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.mixpanel import FakeMixpanel
 from walbatch.wal import EventLog, erasure
+from walbatch.wal.memory import MemoryLog
 from walbatch.wal.sqlite import SqliteLog
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ def open_umask() -> Iterator[None]:
 async def log(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLog]:
     """An open, empty log for one destination."""
     async with open_log(tmp_path / "data", clock) as log:
+        yield log
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def either(request: pytest.FixtureRequest, directory: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
+    """An open, empty log of each engine, for two destinations; it tells the traces of its records."""
+    names = ("there", "elsewhere")
+    made = MemoryLog(names, clock) if request.param == "memory" else open_log(directory, clock, *names, traced=True)
+    async with made as log:
         yield log
 
 

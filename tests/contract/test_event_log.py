@@ -3,79 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-from log_records import insert_ids
+from log_records import EVENTS, NOW, PROFILES, counts_of, event, ids_of, settle_all, settlement, update
 
 from walbatch.batching import BatchPolicy
-from walbatch.delivery import DELIVERED, RETRY, Outcome, Rejected, Unknown
-from walbatch.event import Kind, Record, group_update, profile_update, track
+from walbatch.delivery import DELIVERED, RETRY, Rejected, Unknown
+from walbatch.event import Kind, profile_update
 from walbatch.retry import Condition, State
 from walbatch.testing.clock import FakeClock
-from walbatch.wal import Batch, EventLog, Lane, LaneBacklog, Settlement
-from walbatch.wal.memory import MemoryLog
-from walbatch.wal.sqlite import SqliteLog
-
-EVENTS = Lane("there", Kind.EVENT)
-PROFILES = Lane("there", Kind.PROFILE)
-NOW = BatchPolicy().at_once()
-
-Make = Callable[[Path, FakeClock], EventLog]
-ENGINES: dict[str, Make] = {
-    "memory": lambda _, clock: MemoryLog(["there", "elsewhere"], clock),
-    "sqlite": lambda path, clock: SqliteLog(path, ["there", "elsewhere"], clock, allow_affected_sqlite=True),
-}
+from walbatch.wal import EventLog, Lane
 
 
-@pytest.fixture(params=ENGINES)
-async def log(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
-    """An open, empty log of each engine."""
-    async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(ENGINES[request.param](tmp_path / "data", clock))
-
-
-def event(name: str, clock: FakeClock, **fields: object) -> Record:
-    """A small valid event; its id is its name."""
-    known: dict[str, object] = {"event_id": name, "distinct_id": "u1", "properties": {}, "now_ms": clock.wall_ms()}
-    return track(name=name, **{**known, **fields})  # type: ignore[arg-type]
-
-
-def update(kind: Kind, name: str, clock: FakeClock) -> Record:
-    """An update of one profile or group; its id is its name, and what it sets."""
-    fields: dict[str, Any] = {"operation": "$set", "update_id": name, "now_ms": clock.wall_ms()}
-    fields["properties"] = {"name": name}
-    if kind is Kind.PROFILE:
-        return profile_update(distinct_id="u1", **fields)
-    return group_update(group_key="company", group_id="c1", **fields)
-
-
-def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition | None = None) -> Settlement:
-    """What the flusher would report."""
-    return Settlement(batch, outcomes, condition or Condition(), "200", 1, 2)
-
-
-async def settle_all(log: EventLog, batch: Batch) -> None:
-    """Report that the destination has every record of the batch."""
-    await log.settle(settlement(batch, [DELIVERED] * len(batch.offsets)))
-
-
-async def lane_of(log: EventLog, lane: Lane) -> LaneBacklog:
-    """The counts of one lane; on the way, conservation is checked for every lane."""
-    backlog = await log.backlog()
-    found = {(d.name, counts.name): counts for d in backlog.destinations for counts in d.lanes}
-    for c in found.values():
-        assert c.accepted == c.pending + c.sent + c.purged + c.dead + c.resolved
-    return found[lane.destination, lane.name]
-
-
-def ids(batch: Batch) -> list[str]:
-    """The event ids of a batch, in order."""
-    return insert_ids(batch.payloads)
+@pytest.fixture
+def log(either: EventLog) -> EventLog:
+    """Each engine in turn."""
+    return either
 
 
 async def test_records_come_back_in_order_with_their_exact_payload(log: EventLog, clock: FakeClock) -> None:
@@ -95,7 +39,7 @@ async def test_a_repeated_id_is_stored_once(log: EventLog, clock: FakeClock) -> 
     (again,) = await log.append([event("e", clock)])
     assert (first.duplicate, twin.duplicate, again.duplicate) == (False, True, True)
     assert first.offset == twin.offset == again.offset
-    assert (await lane_of(log, EVENTS)).accepted == 1
+    assert (await counts_of(log, EVENTS)).accepted == 1
 
 
 async def test_a_repeat_by_a_sender_whose_clock_is_ahead_is_a_duplicate(log: EventLog, clock: FakeClock) -> None:
@@ -122,7 +66,7 @@ async def test_the_same_id_for_something_else_is_kept(
         [event(str(other.get("name", "e")), clock, event_id="e", **{k: v for k, v in other.items() if k != "name"})]
     )
     assert not second.duplicate
-    assert (await lane_of(log, EVENTS)).accepted == 2
+    assert (await counts_of(log, EVENTS)).accepted == 2
 
 
 async def test_a_batch_tells_when_its_oldest_record_was_received(log: EventLog, clock: FakeClock) -> None:
@@ -133,7 +77,7 @@ async def test_a_batch_tells_when_its_oldest_record_was_received(log: EventLog, 
     await log.append([event("b", clock)])
     for _ in range(2):
         batch = await log.fetch(EVENTS, NOW)
-        assert (ids(batch), batch.oldest_at_ms) == (["a", "b"], received_at_ms)
+        assert (ids_of(batch), batch.oldest_at_ms) == (["a", "b"], received_at_ms)
         log.release(batch)
     assert (await log.fetch(PROFILES, NOW, wait=False)).oldest_at_ms == 0
 
@@ -146,7 +90,7 @@ async def test_a_batch_is_due_at_its_size(log: EventLog, clock: FakeClock) -> No
     await clock.sleeper(policy.max_age_s)
     assert not fetch.done()
     await log.append([event("c", clock)])
-    assert ids(await fetch) == ["a", "b", "c"]
+    assert ids_of(await fetch) == ["a", "b", "c"]
 
 
 async def test_a_later_arrival_does_not_restart_the_wait_of_the_oldest(log: EventLog, clock: FakeClock) -> None:
@@ -158,7 +102,7 @@ async def test_a_later_arrival_does_not_restart_the_wait_of_the_oldest(log: Even
     await log.append([event("b", clock)])
     assert await clock.sleeper(0.5) == pytest.approx(1)
     await clock.advance(1)
-    assert ids(await fetch) == ["a", "b"]
+    assert ids_of(await fetch) == ["a", "b"]
 
 
 async def test_the_next_batch_waits_from_its_own_oldest(log: EventLog, clock: FakeClock) -> None:
@@ -170,16 +114,16 @@ async def test_the_next_batch_waits_from_its_own_oldest(log: EventLog, clock: Fa
     fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
     assert await clock.sleeper(5) == pytest.approx(10)
     await clock.advance(10)
-    assert ids(await fetch) == ["b"]
+    assert ids_of(await fetch) == ["b"]
 
 
 async def test_a_batch_grows_with_what_waits_up_to_its_limits(log: EventLog, clock: FakeClock) -> None:
     """When delivery is behind, a batch takes all that waits, but neither too many records nor too many bytes."""
     await log.append([event(f"e{n}", clock) for n in range(9)])
-    assert ids(await log.fetch(EVENTS, BatchPolicy(size=2, max_size=5))) == ["e0", "e1", "e2", "e3", "e4"]
+    assert ids_of(await log.fetch(EVENTS, BatchPolicy(size=2, max_size=5))) == ["e0", "e1", "e2", "e3", "e4"]
     two = 2 * (len(event("e0", clock).payload) + 1)
-    assert ids(await log.fetch(EVENTS, BatchPolicy(size=2, max_bytes=two + 1))) == ["e5", "e6"]
-    assert ids(await log.fetch(EVENTS, BatchPolicy(size=1, max_bytes=1))) == ["e7"]
+    assert ids_of(await log.fetch(EVENTS, BatchPolicy(size=2, max_bytes=two + 1))) == ["e5", "e6"]
+    assert ids_of(await log.fetch(EVENTS, BatchPolicy(size=1, max_bytes=1))) == ["e7"]
 
 
 @pytest.mark.parametrize("text", ["", "æøå", "🌋🌋"])
@@ -199,8 +143,8 @@ async def test_what_is_in_flight_is_not_handed_out_again(log: EventLog, clock: F
     await log.append([event("a", clock), event("b", clock)])
     first = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1))
     second = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1))
-    assert ids(first) + ids(second) == ["a", "b"]
-    assert (await lane_of(log, EVENTS)).in_flight == 2
+    assert ids_of(first) + ids_of(second) == ["a", "b"]
+    assert (await counts_of(log, EVENTS)).in_flight == 2
 
 
 async def test_what_is_given_back_is_handed_out_again_first_and_at_once(log: EventLog, clock: FakeClock) -> None:
@@ -210,7 +154,7 @@ async def test_what_is_given_back_is_handed_out_again_first_and_at_once(log: Eve
     await log.append([event("c", clock)])
     await log.settle(settlement(batch, [RETRY, RETRY]))
     again = await log.fetch(EVENTS, BatchPolicy())
-    assert ids(again)[:2] == ["a", "b"]
+    assert ids_of(again)[:2] == ["a", "b"]
     assert again.payloads[:2] == batch.payloads
 
 
@@ -220,15 +164,15 @@ async def test_a_batch_can_be_settled_in_part(log: EventLog, clock: FakeClock) -
     batch = await log.fetch(EVENTS, NOW)
     bad = Rejected(400, "properties.time", "'properties.time' is invalid")
     await log.settle(settlement(batch, [DELIVERED, RETRY, bad, RETRY, DELIVERED]))
-    counts = await lane_of(log, EVENTS)
+    counts = await counts_of(log, EVENTS)
     assert (counts.sent, counts.dead, counts.pending, counts.in_flight) == (2, 1, 2, 0)
     again: list[str] = []
     while len(again) < 2:
         batch = await log.fetch(EVENTS, NOW)
-        again += ids(batch)
+        again += ids_of(batch)
         await settle_all(log, batch)
     assert again == ["b", "d"]
-    assert (await lane_of(log, EVENTS)).sent == 4
+    assert (await counts_of(log, EVENTS)).sent == 4
 
 
 async def test_settling_twice_changes_nothing(log: EventLog, clock: FakeClock) -> None:
@@ -237,7 +181,7 @@ async def test_settling_twice_changes_nothing(log: EventLog, clock: FakeClock) -
     batch = await log.fetch(EVENTS, NOW)
     await settle_all(log, batch)
     await settle_all(log, batch)
-    counts = await lane_of(log, EVENTS)
+    counts = await counts_of(log, EVENTS)
     assert (counts.sent, counts.pending) == (1, 0)
 
 
@@ -248,7 +192,7 @@ async def test_batches_can_be_settled_in_any_order(log: EventLog, clock: FakeClo
     second = await log.fetch(EVENTS, BatchPolicy(size=1, max_size=2))
     await settle_all(log, second)
     await log.settle(settlement(first, [RETRY, RETRY]))
-    assert ids(await log.fetch(EVENTS, NOW)) == ["a", "b"]
+    assert ids_of(await log.fetch(EVENTS, NOW)) == ["a", "b"]
 
 
 async def test_lanes_do_not_see_each_other(log: EventLog, clock: FakeClock) -> None:
@@ -257,10 +201,10 @@ async def test_lanes_do_not_see_each_other(log: EventLog, clock: FakeClock) -> N
     await log.append([event("a", clock), profile, event("b", clock)])
     assert len((await log.fetch(PROFILES, NOW)).offsets) == 1
     batch = await log.fetch(EVENTS, NOW)
-    assert ids(batch) == ["a", "b"]
+    assert ids_of(batch) == ["a", "b"]
     await settle_all(log, batch)
-    assert ids(await log.fetch(Lane("elsewhere", Kind.EVENT), NOW)) == ["a", "b"]
-    assert (await lane_of(log, Lane("elsewhere", Kind.EVENT))).sent == 0
+    assert ids_of(await log.fetch(Lane("elsewhere", Kind.EVENT), NOW)) == ["a", "b"]
+    assert (await counts_of(log, Lane("elsewhere", Kind.EVENT))).sent == 0
 
 
 async def test_a_fetch_that_does_not_wait_returns_what_is_due_or_nothing(log: EventLog, clock: FakeClock) -> None:
@@ -268,7 +212,7 @@ async def test_a_fetch_that_does_not_wait_returns_what_is_due_or_nothing(log: Ev
     assert not (await log.fetch(EVENTS, NOW, wait=False)).offsets
     await log.append([event("a", clock)])
     assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).offsets
-    assert ids(await log.fetch(EVENTS, NOW, wait=False)) == ["a"]
+    assert ids_of(await log.fetch(EVENTS, NOW, wait=False)) == ["a"]
     assert not (await log.fetch(EVENTS, NOW, wait=False)).offsets
 
 
@@ -280,7 +224,7 @@ async def test_a_cancelled_fetch_hands_out_nothing(log: EventLog, clock: FakeClo
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
+    assert ids_of(await log.fetch(EVENTS, NOW)) == ["a"]
 
 
 async def test_the_condition_of_a_destination_is_kept(log: EventLog, clock: FakeClock) -> None:
@@ -292,103 +236,6 @@ async def test_the_condition_of_a_destination_is_kept(log: EventLog, clock: Fake
     assert {d.name: d.condition for d in backlog.destinations} == {"there": condition, "elsewhere": Condition()}
 
 
-async def paused_at(log: EventLog) -> dict[str, int | None]:
-    """Since when each destination is paused."""
-    return {d.name: d.paused_at_ms for d in (await log.backlog()).destinations}
-
-
-async def test_a_paused_destination_is_handed_nothing(log: EventLog, clock: FakeClock) -> None:
-    """Not of what waited, nor of what comes, in no lane; the other destination gets everything, and nothing is lost."""
-    await log.append([event("a", clock), update(Kind.PROFILE, "p", clock)])
-    assert await log.pause("there", 5)
-    await log.append([event("b", clock)])
-    for lane in (EVENTS, PROFILES):
-        assert not (await log.fetch(lane, NOW, wait=False)).offsets
-    assert ids(await log.fetch(Lane("elsewhere", Kind.EVENT), NOW)) == ["a", "b"]
-    assert await paused_at(log) == {"there": 5, "elsewhere": None}
-    assert (await lane_of(log, EVENTS)).pending == 2
-    assert await log.pause("there", None)
-    assert ids(await log.fetch(EVENTS, NOW)) == ["a", "b"]
-    assert await paused_at(log) == {"there": None, "elsewhere": None}
-
-
-async def test_a_second_pause_leaves_the_time_of_the_first(log: EventLog) -> None:
-    """Since when it is so is what a person wants to know; the answers say whether anything changed."""
-    changed = [await log.pause("there", at_ms) for at_ms in (None, 5, 6, None, None)]
-    assert changed == [False, True, False, True, False]
-    await log.pause("there", 7)
-    await log.pause("there", 8)
-    assert (await paused_at(log))["there"] == 7
-
-
-async def test_a_fetch_that_waits_is_held_by_a_pause_and_woken_by_its_end(log: EventLog, clock: FakeClock) -> None:
-    """What became due meanwhile is handed out at once, without a further wait."""
-    fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
-    await log.append([event("a", clock)])
-    await clock.sleeper(5)
-    await log.pause("there", 5)
-    await clock.advance(60)
-    assert not fetch.done()
-    await log.pause("there", None)
-    assert ids(await asyncio.wait_for(fetch, 10)) == ["a"]
-
-
-async def test_what_is_in_flight_is_settled_during_a_pause(log: EventLog, clock: FakeClock) -> None:
-    """A request under way comes to its end, whatever it is; what is given back waits for the resume."""
-    await log.append([event("a", clock), event("b", clock)])
-    first, second = [await log.fetch(EVENTS, BatchPolicy(max_size=1).at_once()) for _ in range(2)]
-    await log.pause("there", 5)
-    await settle_all(log, first)
-    condition = Condition(State.RETRYING, 1, 9, "503", 8)
-    await log.settle(settlement(second, [RETRY], condition))
-    assert not (await log.fetch(EVENTS, NOW, wait=False)).offsets
-    assert (await log.backlog()).destinations[0].condition == condition
-    assert await paused_at(log) == {"there": 5, "elsewhere": None}
-    await log.pause("there", None)
-    assert ids(await log.fetch(EVENTS, NOW)) == ["b"]
-
-
-async def test_what_waits_can_be_made_due_once(log: EventLog, clock: FakeClock) -> None:
-    """Of every lane of that destination, what is in flight apart; what comes later waits as ever."""
-    await log.append([event("a", clock)])
-    await log.fetch(EVENTS, NOW)
-    await log.append([event("b", clock), event("c", clock), update(Kind.PROFILE, "p", clock)])
-    assert log.make_due("there") == 3
-    assert ids(await log.fetch(EVENTS, BatchPolicy(), wait=False)) == ["b", "c"]
-    assert len((await log.fetch(PROFILES, BatchPolicy(), wait=False)).offsets) == 1
-    assert not (await log.fetch(Lane("elsewhere", Kind.EVENT), BatchPolicy(), wait=False)).offsets
-    await log.append([event("d", clock)])
-    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).offsets
-    assert log.make_due("there") == 1
-
-
-async def test_making_nothing_due_does_not_hurry_what_comes(log: EventLog, clock: FakeClock) -> None:
-    """It is for what waits at that moment."""
-    assert log.make_due("there") == 0
-    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).offsets
-    await log.append([event("a", clock)])
-    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).offsets
-
-
-async def test_a_fetch_that_waits_is_woken_when_it_is_made_due(log: EventLog, clock: FakeClock) -> None:
-    """Nobody waits for the rest of the interval."""
-    fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
-    await log.append([event("a", clock)])
-    await clock.sleeper(5)
-    assert log.make_due("there") == 1
-    assert ids(await asyncio.wait_for(fetch, 10)) == ["a"]
-
-
-async def test_what_is_made_due_during_a_pause_is_due_after_it(log: EventLog, clock: FakeClock) -> None:
-    """A flush does not break a pause."""
-    await log.append([event("a", clock)])
-    await log.pause("there", 5)
-    assert log.make_due("there") == 1
-    assert not (await log.fetch(EVENTS, BatchPolicy(), wait=False)).offsets
-    await log.pause("there", None)
-    assert ids(await log.fetch(EVENTS, BatchPolicy(), wait=False)) == ["a"]
-
-
 async def test_the_backlog_tells_bytes_and_the_oldest(log: EventLog, clock: FakeClock) -> None:
     """Pending bytes are those of the destination furthest behind; the oldest pending record has its time."""
     records = [event("ä", clock), event("b", clock)]
@@ -398,7 +245,7 @@ async def test_the_backlog_tells_bytes_and_the_oldest(log: EventLog, clock: Fake
     await settle_all(log, await log.fetch(EVENTS, BatchPolicy(size=1, max_size=1)))
     backlog = await log.backlog()
     assert backlog.pending_bytes == sum(len(r.payload.encode()) for r in records)
-    assert (await lane_of(log, EVENTS)).oldest_pending_at_ms == clock.wall_ms()
+    assert (await counts_of(log, EVENTS)).oldest_pending_at_ms == clock.wall_ms()
 
 
 async def test_a_replay_is_stored_again_and_resolves_the_dead_letter(log: EventLog, clock: FakeClock) -> None:
@@ -410,7 +257,7 @@ async def test_a_replay_is_stored_again_and_resolves_the_dead_letter(log: EventL
     (again,) = await log.append([copy])
     assert not again.duplicate
     assert again.offset > original.offset
-    counts = await lane_of(log, EVENTS)
+    counts = await counts_of(log, EVENTS)
     assert (counts.dead, counts.resolved, counts.pending) == (0, 1, 1)
     assert (await log.fetch(EVENTS, NOW)).payloads[0] == record.payload
 
@@ -420,7 +267,7 @@ async def test_concurrent_appends_all_get_their_own_offset(log: EventLog, clock:
     groups = await asyncio.gather(*(log.append([event(f"e{n}", clock)]) for n in range(100)))
     offsets = {f"e{n}": group[0].offset for n, group in enumerate(groups)}
     batch = await log.fetch(EVENTS, NOW)
-    assert dict(zip(ids(batch), batch.offsets, strict=True)) == offsets
+    assert dict(zip(ids_of(batch), batch.offsets, strict=True)) == offsets
 
 
 async def test_of_many_who_send_the_same_one_is_the_first(log: EventLog, clock: FakeClock) -> None:
@@ -442,7 +289,7 @@ async def test_a_caller_that_is_cancelled_does_not_cancel_its_append(log: EventL
     await asyncio.sleep(0)
     append.cancel()
     await asyncio.wait([append])
-    assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
+    assert ids_of(await log.fetch(EVENTS, NOW)) == ["a"]
 
 
 async def test_a_fetch_that_waits_is_woken_by_what_is_given_back(log: EventLog, clock: FakeClock) -> None:
@@ -451,7 +298,7 @@ async def test_a_fetch_that_waits_is_woken_by_what_is_given_back(log: EventLog, 
     batch = await log.fetch(EVENTS, NOW)
     fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
     await log.settle(settlement(batch, [RETRY]))
-    assert ids(await fetch) == ["a"]
+    assert ids_of(await fetch) == ["a"]
 
 
 @pytest.mark.parametrize("one", [BatchPolicy(max_size=1), BatchPolicy(max_bytes=1), BatchPolicy(max_bytes=10**6)])
@@ -459,7 +306,7 @@ async def test_everything_that_was_given_back_is_due_at_once(log: EventLog, cloc
     """Also what did not fit into the first batch after it, be it for a record that is larger than a batch may be."""
     await log.append([event(name, clock) for name in "abc"])
     await log.settle(settlement(await log.fetch(EVENTS, NOW), [RETRY] * 3))
-    found = [ids(await log.fetch(EVENTS, one, wait=False)) for _ in range(4)]
+    found = [ids_of(await log.fetch(EVENTS, one, wait=False)) for _ in range(4)]
     assert [name for names in found for name in names] == ["a", "b", "c"]
     assert max(map(len, found)) == (3 if one.max_bytes == 10**6 else 1)
 
@@ -471,12 +318,12 @@ async def test_what_is_given_back_does_not_restart_the_wait_of_others(log: Event
     await log.append([event("b", clock)])
     await clock.advance(9)
     await log.settle(settlement(batch, [RETRY]))
-    got = ids(await log.fetch(EVENTS, BatchPolicy()))
+    got = ids_of(await log.fetch(EVENTS, BatchPolicy()))
     if got == ["a"]:
         fetch = asyncio.ensure_future(log.fetch(EVENTS, BatchPolicy()))
         assert await clock.sleeper(0.5) == pytest.approx(1)
         await clock.advance(1)
-        got += ids(await fetch)
+        got += ids_of(await fetch)
     assert got == ["a", "b"]
 
 
@@ -496,8 +343,8 @@ async def test_fresh_records_are_handed_out_in_turns_with_a_backlog(log: EventLo
     await clock.advance(11)
     first = await log.fetch(EVENTS, policy)
     await log.append([event(f"new{n}", clock) for n in range(3)])
-    rest = [ids(await log.fetch(EVENTS, policy)) for _ in range(3)]
-    assert [ids(first), *rest] == [
+    rest = [ids_of(await log.fetch(EVENTS, policy)) for _ in range(3)]
+    assert [ids_of(first), *rest] == [
         ["old0", "old1", "old2"],
         ["new0", "new1", "new2"],
         ["old3", "old4", "old5"],
@@ -527,11 +374,11 @@ async def test_an_update_that_may_have_arrived_is_held(log: EventLog, clock: Fak
     await log.append([update(Kind.PROFILE, name, clock) for name in "ab"])
     batch = await log.fetch(PROFILES, NOW)
     await log.settle(settlement(batch, [Unknown("no answer"), DELIVERED]))
-    counts = await lane_of(log, PROFILES)
+    counts = await counts_of(log, PROFILES)
     assert (counts.pending, counts.sent, counts.dead, counts.held) == (0, 1, 1, 1)
     again = update(Kind.PROFILE, "a", clock)._replace(replay_of=batch.offsets[0], destination="there")
     await log.append([again])
-    counts = await lane_of(log, PROFILES)
+    counts = await counts_of(log, PROFILES)
     assert (counts.pending, counts.dead, counts.held, counts.resolved) == (1, 0, 0, 1)
 
 
@@ -544,8 +391,8 @@ async def test_a_copy_for_one_destination_reaches_no_other(log: EventLog, clock:
         await log.settle(settlement(batch, [Rejected(400, "f", "r")]))
     copy = event("a", clock)._replace(replay_of=batch.offsets[0], destination="there")
     await log.append([copy])
-    assert ids(await log.fetch(EVENTS, NOW)) == ["a"]
+    assert ids_of(await log.fetch(EVENTS, NOW)) == ["a"]
     assert not (await log.fetch(elsewhere, NOW, wait=False)).offsets
-    here, there = await lane_of(log, EVENTS), await lane_of(log, elsewhere)
+    here, there = await counts_of(log, EVENTS), await counts_of(log, elsewhere)
     assert (here.accepted, here.dead, here.resolved) == (2, 0, 1)
     assert (there.accepted, there.dead, there.resolved) == (1, 1, 0)

@@ -27,7 +27,6 @@ from walbatch.retry import Backoff, Breaker
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.sink import ScriptedSink
 from walbatch.wal import MAX_TRACES, EventLog, Lane
-from walbatch.wal.memory import MemoryLog
 from walbatch.wal.sqlite import SqliteLog
 
 if TYPE_CHECKING:
@@ -256,16 +255,6 @@ async def test_no_span_has_an_id_or_a_property(
     spans = exporter.get_finished_spans()
     assert len(spans) == 2
     assert not [word for word in SECRETS for span in spans if word in span.to_json()]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def either(request: pytest.FixtureRequest, directory: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
-    """Each engine of the log."""
-    if request.param == "memory":
-        yield MemoryLog(["there"], clock)
-        return
-    async with SqliteLog(directory, ["there"], clock, traced=True) as log:
-        yield log
 
 
 def numbered(count: int, clock: FakeClock) -> list[Record]:

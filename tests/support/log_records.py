@@ -12,7 +12,7 @@ import orjson
 
 from walbatch.batching import BatchPolicy
 from walbatch.delivery import DELIVERED, Outcome, Rejected
-from walbatch.event import Kind, Record, track
+from walbatch.event import Kind, Record, group_update, profile_update, track
 from walbatch.retry import Condition
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Batch, EventLog, Lane, LaneBacklog, Settlement
@@ -21,6 +21,7 @@ from walbatch.wal.sqlite import SqliteLog
 
 EVENTS = Lane("there", Kind.EVENT)
 ELSEWHERE = Lane("elsewhere", Kind.EVENT)
+PROFILES = Lane("there", Kind.PROFILE)
 NOW = BatchPolicy().at_once()
 BAD = Rejected(400, "properties.time", "is invalid")
 
@@ -29,6 +30,15 @@ def event(name: str, clock: FakeClock, **fields: Any) -> Record:
     """A small valid event; its id is its name."""
     known: dict[str, Any] = {"event_id": name, "distinct_id": "u1", "properties": {}, "now_ms": clock.wall_ms()}
     return track(name=name, **known | fields)
+
+
+def update(kind: Kind, name: str, clock: FakeClock) -> Record:
+    """An update of one profile or group; its id is its name, and what it sets."""
+    fields: dict[str, Any] = {"operation": "$set", "update_id": name, "now_ms": clock.wall_ms()}
+    fields["properties"] = {"name": name}
+    if kind is Kind.PROFILE:
+        return profile_update(distinct_id="u1", **fields)
+    return group_update(group_key="company", group_id="c1", **fields)
 
 
 def events(names: str, clock: FakeClock) -> list[Record]:
@@ -44,6 +54,11 @@ def open_log(directory: Path, clock: FakeClock, *destinations: str, **settings: 
 def settlement(batch: Batch, outcomes: Sequence[Outcome], condition: Condition | None = None) -> Settlement:
     """What the flusher would report."""
     return Settlement(batch, outcomes, condition or Condition(), "200", 1, 2)
+
+
+async def settle_all(log: EventLog, batch: Batch) -> None:
+    """Report that the destination has every record of the batch."""
+    await log.settle(settlement(batch, [DELIVERED] * len(batch.offsets)))
 
 
 async def deliver(log: EventLog, outcomes: Sequence[Outcome] = (), lane: Lane = EVENTS) -> Batch:
@@ -66,6 +81,11 @@ async def counts_of(log: EventLog, lane: Lane = EVENTS) -> LaneBacklog:
 def ids(batch: Batch) -> str:
     """The ids of a batch, in order."""
     return "".join(insert_ids(batch.payloads))
+
+
+def ids_of(batch: Batch) -> list[str]:
+    """The ids of a batch of events, one by one."""
+    return insert_ids(batch.payloads)
 
 
 def insert_ids(payloads: Sequence[str]) -> list[str]:
