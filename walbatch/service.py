@@ -144,9 +144,7 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
             _background(log=event_log.broken(), upkeep=upkeep.run(), retention=retention.run(), watch=watch.run())
         )
         event_log.ownership.announce(grpc=servers.grpc_address, admin=servers.admin_address)
-        gc.set_threshold(GC_THRESHOLD)
-        gc.freeze()  # what is there by now stays: no need to look for cycles in it again and again
-        gc.enable()  # `walbatch serve` starts without; each call that gRPC serves leaves a cycle
+        _collect_again()
         log.info(
             "service.ready",
             grpc=servers.grpc_address,
@@ -155,14 +153,22 @@ async def serve(settings: Settings, stop: StopSignal) -> None:
             destinations=list(destinations),
         )
         manager.ready(_status(servers, None))
-
-        def stopping(grace_s: float) -> None:
-            watchdog.start()
-            log.info("service.stopping", grace_s=grace_s)
-            manager.stopping(f"Stopping: one last flush, at most {grace_s:g} s")
-
+        stopping = partial(_stopping, watchdog, manager, settings.shutdown_grace)
         running = [*alive, *background]
         await _deliver(outlets, servers, stop, running, grace_s=settings.shutdown_grace, stopping=stopping)
+
+
+def _collect_again() -> None:
+    """Give Python's collector of cycles back what `walbatch serve` took from it for the start."""
+    gc.set_threshold(GC_THRESHOLD)
+    gc.freeze()  # what is there by now stays: no need to look for cycles in it again and again
+    gc.enable()  # each call that gRPC serves leaves a cycle
+
+
+def _stopping(watchdog: threading.Timer, manager: Manager, grace_s: float) -> None:
+    watchdog.start()
+    log.info("service.stopping", grace_s=grace_s)
+    manager.stopping(f"Stopping: one last flush, at most {grace_s:g} s")
 
 
 async def _deliver(
@@ -172,7 +178,7 @@ async def _deliver(
     background: list[asyncio.Task[None]],
     *,
     grace_s: float,
-    stopping: Callable[[float], None],
+    stopping: Callable[[], None],
 ) -> None:
     """Deliver until the stop signal, or until something breaks; then stop in the order that the module tells."""
     flushing = asyncio.create_task(outlets.run(), name="delivery")
@@ -180,7 +186,7 @@ async def _deliver(
         try:
             await until_stopped(stop, background, flushing)
         finally:
-            stopping(grace_s)
+            stopping()
         await servers.stop(grace_s * RPC_SHARE)
         await _last_flush(outlets, flushing, grace_s * (FLUSH_SHARE - RPC_SHARE))
     finally:

@@ -103,6 +103,7 @@ def test_a_hung_event_loop_gives_no_sign_of_life(manager: NotifySocket, tmp_path
         manager.until(is_ready)
         server.signal(signal.SIGUSR1)
         eventually(lambda: is_silent(manager), "no sign of life for as long as the manager waits")
+        assert server.process.poll() is None, "it is silent, and has not ended"
 
 
 def test_a_disk_that_hangs_is_no_hung_event_loop(manager: NotifySocket, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_destination_that_quotes_what_it_was_sent(tmp_path: Path, status: int)
         hidden = json.dumps("cannot take … of … from '[secret]'")[1:-1]
         eventually(lambda: hidden in server.output(), "the answer is told")
         _ask_everything(here)
+        assert not canary.leaks(server.output())
 
 
 def test_requests_that_are_refused(tmp_path: Path) -> None:

@@ -67,15 +67,23 @@ def secret(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_it_is_valid(name: str, version: str) -> None:
     """The strict schema of Kubernetes knows every field."""
-    kubernetes_validate.validate(manifest(name), version, strict=True)
+    assert complaint(manifest(name), version) == ""
 
 
 def test_a_misspelt_field_would_be_found() -> None:
     """The control of the schemas."""
     broken = manifest("statefulset")
     broken["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(broken, OLDEST, strict=True)
+    assert "livenesProbe" in complaint(broken, OLDEST)
+
+
+def complaint(document: dict[str, Any], version: str) -> str:
+    """Return what the schema of a version of Kubernetes has against a manifest; nothing if it is valid."""
+    try:
+        kubernetes_validate.validate(document, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return str(error)
+    return ""
 
 
 def test_kustomize_takes_every_file() -> None:
