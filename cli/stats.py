@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import DataDir, Json, local_settings
+from .selecting import duration_s
 from .table import console, counted
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, with rates.")]
@@ -55,7 +56,7 @@ def stats(
     elif watch:
         from .watching import watch as go_on
 
-        interval_s = _duration_s("--interval", interval)
+        interval_s = duration_s("--interval", interval)
         if interval_s < SHORTEST_S:
             raise typer.BadParameter(f"--interval: {interval!r} is too short; write 100ms or more")
         directory = local_settings(data_dir).data_dir
@@ -73,21 +74,12 @@ def _check(data_dir: Path | None, max_age: str | None, max_pending: int | None) 
     from walbatch.errors import WalbatchError
 
     try:
-        limits = Limits(None if max_age is None else _duration_s("--max-age", max_age), max_pending)
+        limits = Limits(None if max_age is None else duration_s("--max-age", max_age), max_pending)
         verdict = judge(_document(local_settings(data_dir).data_dir), limits)
     except (WalbatchError, typer.BadParameter) as error:
         verdict = unknown(str(error))
     typer.echo(verdict.line)
     raise typer.Exit(verdict.level)
-
-
-def _duration_s(option: str, text: str) -> float:
-    from walbatch.units import parse_duration_s
-
-    try:
-        return parse_duration_s(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option}: {text!r} {error}") from error
 
 
 def _document(directory: Path) -> dict[str, Any]:
