@@ -55,10 +55,11 @@ def standing(destination: Document) -> str:
 
 
 def _not_serving(document: Document) -> str:
-    paused = [one["name"] for one in document["destinations"] if one["paused_at"]]
-    waits = "; what is pending goes out after `walbatch serve`" if document["pending"] else ""
-    held = f", paused: {', '.join(paused)}" if paused else ""
-    return f"Not serving. {_pending(document)}{waits}{held}."
+    paused = ", ".join(one["name"] for one in document["destinations"] if one["paused_at"])
+    if not document["pending"]:
+        return f"Not serving. {_pending(document)}{f'; paused by a person: {paused}' if paused else ''}."
+    held = f", to {paused} after `walbatch resume`: paused by a person" if paused else ""
+    return f"Not serving. {_pending(document)}; what is pending goes out after `walbatch serve`{held}."
 
 
 def _pending(document: Document) -> str:

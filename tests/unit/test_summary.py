@@ -121,7 +121,14 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "not serving, nothing waits": (document(serving=False), "Not serving. Nothing is pending."),
     "not serving, and paused": (
         document(destination(paused_at="2026-11-30T09:05:00.000Z"), serving=False),
-        "Not serving. Nothing is pending, paused: mixpanel.",
+        "Not serving. Nothing is pending; paused by a person: mixpanel.",
+    ),
+    "not serving, paused, and something waits": (
+        document(destination(pending=12, paused_at="2026-11-30T09:05:00.000Z"), serving=False),
+        (
+            "Not serving. 12 pending, oldest 0.0 s; what is pending goes out after `walbatch serve`, to mixpanel after"
+            " `walbatch resume`: paused by a person."
+        ),
     ),
     "a server that does not answer": (
         document(destination(pending=1), storage=refusing("SHUTTING_DOWN", "no server answers")),
