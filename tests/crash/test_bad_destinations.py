@@ -33,8 +33,8 @@ SHORTEST_WAIT_S = 0.3
 """Between two probes. The longest wait is shortened by a fifth at most; the rest is for delays on the way."""
 SETTLED_S = 1.2
 """After so long every ramp has ended."""
-MOST_MEMORY = 60 * MIB
-"""More than 20 connections and their clients take 38 to 46 MiB; an answer of 40 MB that is kept whole as much more."""
+MOST_MEMORY = 40 * MIB
+"""More than 20 connections and their clients take 14 MiB; an answer of 40 MB that is kept whole as much more."""
 
 
 def serve(here: Site, made: dict[str, BadDestination], entry: Sequence[str] = (WALBATCH, "serve")) -> Program:

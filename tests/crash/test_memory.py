@@ -16,9 +16,11 @@ from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 
 pytestmark = pytest.mark.crash
 
-ROOM_BYTES = 192 * MIB
+BACKLOG_ROOM_BYTES = 192 * MIB
 """What it may need beside what it had when it was ready: a batch of 10 MB in its several shapes, the recent ids, what
 the allocator keeps. Measured: 110 MiB after 200 MiB of events, 126 MiB after 600."""
+ANSWERS_ROOM_BYTES = 64 * MIB
+"""Measured: 28 MiB after 20, 60 and 200 answers; 250 MiB while each answer stayed in a cycle with what was received."""
 BODY_BYTES = 13_000_000
 
 
@@ -52,7 +54,7 @@ def test_a_backlog_is_not_kept_in_memory(
         lost=0,
         control=f"{size // MIB} MiB waited, {grown // MIB} MiB in memory",
     )
-    assert grown < ROOM_BYTES
+    assert grown < BACKLOG_ROOM_BYTES
 
 
 def test_long_answers_are_not_kept_in_memory(
@@ -78,4 +80,4 @@ def test_long_answers_are_not_kept_in_memory(
         lost=0,
         control=f"{times * BODY_BYTES // MIB} MiB answered, {grown // MIB} MiB in memory",
     )
-    assert grown < ROOM_BYTES
+    assert grown < ANSWERS_ROOM_BYTES
