@@ -13,15 +13,17 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from walbatch import rich_errors
-from walbatch.errors import InvalidRecord
-
-NOT_A_MESSAGE = InvalidRecord(
-    "request", "NOT_A_MESSAGE", "is not a message of this call; does the client use the same proto?"
-)
-
+from walbatch.errors import InvalidRecord, without_frames
 
 Ended = Callable[[str, str], None]
 """Told of the end of a call: its method, without the service, and the name of its status."""
+
+
+def not_a_message() -> InvalidRecord:
+    """Return why bytes are refused that are no message of their call."""
+    return InvalidRecord(
+        "request", "NOT_A_MESSAGE", "is not a message of this call; does the client use the same proto?"
+    )
 
 
 class Decoding(grpc.aio.ServerInterceptor):
@@ -62,15 +64,17 @@ def _checked(handler: grpc.RpcMethodHandler[Any, Any], name: str, ended: Ended) 
         try:
             return read(data)
         except DecodeError:
-            return NOT_A_MESSAGE
+            return None
 
     async def checked(request: Any, context: Any) -> Any:
         try:
-            if request is NOT_A_MESSAGE:
-                await rich_errors.abort(context, NOT_A_MESSAGE)
+            if request is None:
+                await rich_errors.abort(context, not_a_message())
             reply = await answer(request, context)
         except BaseException as error:
             ended(name, rich_errors.status_of(error, context).name)
+            if isinstance(error, grpc.aio.AbortError):
+                without_frames(error)  # gRPC's context keeps it, and the frames have the context and the request
             raise
         ended(name, "OK")
         return reply
@@ -88,6 +92,8 @@ def _followed(handler: grpc.RpcMethodHandler[Any, Any], name: str, ended: Ended)
                     yield reply
         except BaseException as error:
             ended(name, rich_errors.status_of(error, context).name)
+            if isinstance(error, grpc.aio.AbortError):
+                without_frames(error)
             raise
         ended(name, "OK")
 

@@ -10,6 +10,10 @@ Exceptions of other libraries are translated where that library is used, and go 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
 
 class WalbatchError(Exception):
     """Base of all of them. Its text is meant for people: what is wrong, and what to do."""
@@ -122,3 +126,16 @@ class StorageFailed(FatalError):
     """The disk refuses to store, or stores into files that are gone. Nothing was acknowledged since."""
 
     exit_code = 74
+
+
+def without_frames(error: E) -> E:
+    """Part an error, and those that it came from, from the frames that they passed; return it.
+
+    For an error that is kept by what one of its frames, or a caller of theirs, can reach: a call's context, a group's
+    answers. They would keep each other, and megabytes of records, until Python looks for cycles.
+    """
+    passed: BaseException | None = error
+    while passed is not None:
+        passed.__traceback__ = None
+        passed = passed.__context__
+    return error

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from walbatch import rich_errors, wire
 from walbatch.clock import Clock
-from walbatch.decoding import NOT_A_MESSAGE
+from walbatch.decoding import not_a_message
 from walbatch.errors import InvalidRecord, LogClosed, Unavailable
 from walbatch.event import Record
 from walbatch.metrics.counting import Intake
@@ -209,19 +209,19 @@ class IngestService(AnalyticsServiceServicer):
         rejections: list[pb.Rejection] = []
         for index, message in enumerate(request.records):
             try:
-                records.append(self._record(message, now_ms))
+                record = wire.record(message, now_ms)
             except InvalidRecord as error:
-                self._intake.not_stored(error)
-                rejections.append(
-                    pb.Rejection(index=index, field=error.field, reason=error.reason, description=error.description)
-                )
+                rejections.append(self._rejection(index, error))
+                continue
+            if (refusal := self._log.refusal(record)) is not None:
+                rejections.append(self._rejection(index, refusal))
+            else:
+                records.append(record)
         return records, rejections
 
-    def _record(self, message: pb.Record, now_ms: int) -> Record:
-        record = wire.record(message, now_ms)
-        if (refusal := self._log.refusal(record)) is not None:
-            raise refusal
-        return record
+    def _rejection(self, index: int, error: InvalidRecord) -> pb.Rejection:
+        self._intake.not_stored(error)
+        return pb.Rejection(index=index, field=error.field, reason=error.reason, description=error.description)
 
 
 class _ReadAhead:
@@ -261,7 +261,7 @@ async def _read(
     except (grpc.aio.BaseError, grpc.RpcError):
         wrong = LogClosed("the stream broke; send what was not acknowledged on a new one")
     except DecodeError:
-        wrong = NOT_A_MESSAGE
+        wrong = not_a_message()
     await inbox.put(None)
     return wrong
 

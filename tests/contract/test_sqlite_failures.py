@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from leftovers import left_by
 from log_records import EVENTS, NOW, counts_of, deliver, event, events, ids, open_log, settlement
 
 from walbatch.delivery import DELIVERED
@@ -20,7 +22,7 @@ from walbatch.wal.driver import Connection
 from walbatch.wal.sqlite import SqliteLog
 from walbatch.wal.transaction import Transaction
 
-IOERR, CORRUPT = 10, 11
+IOERR, CORRUPT, FULL = 10, 11, 13
 
 
 def database_error(code: int) -> Exception:
@@ -76,6 +78,22 @@ async def test_everyone_of_the_group_is_told(log: SqliteLog, clock: FakeClock, f
     await clock.advance(await clock.sleeper())
     await again
     assert (await counts_of(log)).sent == 1
+
+
+@pytest.mark.parametrize("code", [IOERR, FULL])
+async def test_a_group_that_was_not_stored_is_not_kept(
+    log: SqliteLog, clock: FakeClock, failing: Callable[..., None], code: int
+) -> None:
+    """The error that all its callers are told keeps nothing of it."""
+
+    async def work() -> None:
+        failing(code)
+        await asyncio.gather(
+            log.append(events("ab", clock)), log.append_one(partial(event, "c", clock), 100), return_exceptions=True
+        )
+        log._admission.disk_full = False
+
+    assert await left_by(work) == set()
 
 
 async def test_failures_that_are_not_in_a_row_do_not_stop_the_log(

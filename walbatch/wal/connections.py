@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar
 import aiosqlite
 
 from walbatch.clock import Clock
-from walbatch.wal.driver import Connection
+from walbatch.errors import without_frames
+from walbatch.wal.driver import Connection, Error
 
 T = TypeVar("T")
 
@@ -47,7 +48,11 @@ class Threaded:
         version is pinned for this reason.
         """
         raw = self._connection._conn  # noqa: SLF001
-        result: T = await self._connection._execute(function, raw, *args)  # type: ignore[no-untyped-call]  # noqa: SLF001
+        try:
+            result: T = await self._connection._execute(function, raw, *args)  # type: ignore[no-untyped-call]  # noqa: SLF001
+        except Error as error:
+            without_frames(error)  # that of `_execute` has the future, which has the error
+            raise
         return result
 
     async def interrupt(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from walbatch.clock import Clock
-from walbatch.errors import CommitFailed, LogClosed, Unavailable
+from walbatch.errors import CommitFailed, LogClosed, Unavailable, without_frames
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -132,7 +132,7 @@ class GroupCommit(Generic[W, R]):
             results = await self._commit([one.write for one in group])
             answers = list(zip(group, results, strict=True))
         except Unavailable as error:
-            _fail(group, error)
+            _fail(group, without_frames(error))  # they have the group, which has the futures, which have the error
         except BaseException:
             _fail(group, CommitFailed("the log stopped while this was being stored; send it again"))
             raise

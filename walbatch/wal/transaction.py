@@ -10,7 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from walbatch.batching import byte_length
-from walbatch.errors import InvalidRecord
+from walbatch.errors import InvalidRecord, without_frames
 from walbatch.event import Kind, Offset, Record
 from walbatch.routing import Router
 from walbatch.wal import ORDERED, Appended, Batch, Lane, Settlement, dead_letters, erasure, intents, store
@@ -272,7 +272,9 @@ class Planner:
     def _make(self, draft: Draft) -> Callable[[Transaction], Answer]:
         try:
             record = draft.make()
-        except Exception as error:  # noqa: BLE001  whatever it is, it is this caller's: the others are stored
+        except InvalidRecord as error:
+            return partial(_failed, without_frames(error))  # they have the group, which has its answers
+        except Exception as error:  # noqa: BLE001  a mistake of ours, and this caller's alone: the others are stored
             return partial(_failed, error)
         if (refusal := self._refusal(record)) is not None:
             return partial(_failed, refusal)
