@@ -20,7 +20,7 @@ BACKLOG_ROOM_BYTES = 192 * MIB
 """What it may need beside what it had when it was ready: a batch of 10 MB in its several shapes, the recent ids, what
 the allocator keeps. Measured: 110 MiB after 200 MiB of events, 126 MiB after 600."""
 NO_BACKLOG_ROOM_BYTES = 64 * MIB
-"""The same where nothing waits. Measured: 28 MiB after 20, 60 and 200 answers, 35 MiB after 600 refused requests. It was
+"""The same where nothing waits. Measured: 28 MiB after 200 answers, 35 MiB after 600 refused requests; it was
 250 and 350 MiB while what an answer, or an error, came from stayed in a cycle with it."""
 BODY_BYTES = 13_000_000
 
