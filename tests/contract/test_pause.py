@@ -63,15 +63,15 @@ async def test_a_read_under_way_is_held_by_a_pause(
 ) -> None:
     """Once the pause has been answered nothing more is handed out, not even what was being read at that moment."""
     await log.append(events("ab", clock))
-    ask = log._ask
+    ask = log._fetching._ask
 
     async def paused_meanwhile(*args: object) -> object:
         found: object = await ask(*args)  # type: ignore[arg-type]
-        monkeypatch.setattr(log, "_ask", ask)
+        monkeypatch.setattr(log._fetching, "_ask", ask)
         await log.pause("there", 5)
         return found
 
-    monkeypatch.setattr(log, "_ask", paused_meanwhile)
+    monkeypatch.setattr(log._fetching, "_ask", paused_meanwhile)
     assert not (await log.fetch(EVENTS, NOW, wait=False)).offsets
     assert (await counts_of(log)).in_flight == 0
     await log.pause("there", None)
@@ -83,16 +83,16 @@ async def test_a_read_under_way_and_a_flush_hand_out_nothing_twice(
 ) -> None:
     """What is being read goes out, and what comes behind it is due as well."""
     await log.append(events("ab", clock))
-    ask = log._ask
+    ask = log._fetching._ask
 
     async def flushed_meanwhile(*args: object) -> object:
         found: object = await ask(*args)  # type: ignore[arg-type]
-        monkeypatch.setattr(log, "_ask", ask)
+        monkeypatch.setattr(log._fetching, "_ask", ask)
         await log.append(events("c", clock))
         assert log.make_due("there") == 3
         return found
 
-    monkeypatch.setattr(log, "_ask", flushed_meanwhile)
+    monkeypatch.setattr(log._fetching, "_ask", flushed_meanwhile)
     assert ids(await deliver(log)) == "ab"
     assert ids(await deliver(log)) == "c"
     counts = await counts_of(log)

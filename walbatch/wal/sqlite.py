@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -48,12 +48,12 @@ from walbatch.wal import (
     pauses,
     recovery,
     store,
-    traces,
     upkeep,
 )
 from walbatch.wal.admission import NO_LIMITS, Admission, Limits
 from walbatch.wal.connections import Questions, Threaded
 from walbatch.wal.disk import UNWATCHED, Disk, Watching, ask, broken
+from walbatch.wal.fetching import Fetching
 from walbatch.wal.files import DATABASE_FILE, file_sizes
 from walbatch.wal.group_commit import GroupCommit
 from walbatch.wal.guard import Guard
@@ -77,6 +77,7 @@ from walbatch.wal.transaction import (
     Planner,
     Purge,
     Rarer,
+    Transaction,
     Write,
 )
 
@@ -124,9 +125,6 @@ class SqliteLog:
         self._bits: dict[str, int] = {}
         self._traced = traced
         self._ride: Ride | None = None
-        self._no_erasure = asyncio.Event()
-        self._no_erasure.set()
-        self._erasures = 0
         self._commits = GroupCommit[Write, Answer](self._commit, clock, max_weight=MAX_GROUP_BYTES)
         self._stack = AsyncExitStack()
 
@@ -147,6 +145,9 @@ class SqliteLog:
                 writer = await stack.enter_async_context(Threaded(lambda: driver.open_writer(self.path)))
                 await writer.run(self._open)
                 self._reader = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
+                self._fetching = Fetching(
+                    self.path, self._reader, self._progress, self._bits, self._clock, traced=self._traced
+                )
                 questions = Questions(lambda: driver.open_reader(self.path), self._clock)
                 self._questions = await stack.enter_async_context(questions)
                 guard = Guard(self.path, self.ownership)
@@ -215,28 +216,7 @@ class SqliteLog:
 
     async def fetch(self, lane: Lane, policy: BatchPolicy, *, wait: bool = True) -> Batch:
         """See `EventLog.fetch`."""
-        progress = self._progress
-        changed = progress.changed[lane]
-        while True:
-            while not self._no_erasure.is_set():  # when it wakes up, the next one may have begun
-                await self._no_erasure.wait()
-            changed.clear()
-            due_s, live = progress.next_due(lane, policy)
-            if due_s != 0.0 and not wait:
-                return Batch(lane, (), (), ())
-            if due_s != 0.0:
-                await self._clock.wait(changed, due_s)
-                continue
-            span, erasures = progress.states[lane].next_span(live=live), self._erasures
-            bit = self._bits[lane.destination]
-            read = traces.read_span if self._traced else store.read_span
-            batch, next_at_ms = await self._ask(self._reader, read, lane, bit, span, policy)
-            if erasures != self._erasures or lane.destination in progress.paused:
-                continue  # what was read may be gone by now, or is not to be sent
-            # From here on nothing is awaited, so that a cancelled fetch has handed out nothing.
-            progress.hand_out(batch, span, next_at_ms, live=live)
-            if batch.offsets:
-                return batch
+        return await self._fetching.fetch(lane, policy, wait=wait)
 
     def release(self, batch: Batch) -> None:
         """See `EventLog.release`."""
@@ -325,19 +305,8 @@ class SqliteLog:
         """
         erased = cast(Erased, await self._submit(Erase(offsets)))
         for lane in self._progress.states.keys() & erased.found.lanes.keys():
-            await self._tidy(lane, erased.found.lanes[lane].pending)
+            await self._fetching.erased(lane, erased.found.lanes[lane].pending)
         return erased
-
-    async def _tidy(self, lane: Lane, erased: Sequence[Offset]) -> None:
-        """Bring up to date what a lane's memory derives from rows that are gone: empty spans, the oldest's wait."""
-        state, bit = self._progress.states[lane], self._bits[lane.destination]
-        for span in state.spans_of(erased):
-            if await self._ask(self._reader, store.is_empty, lane, bit, span):
-                self._erasures += 1  # a fetch that is reading this span reads again
-                state.forget(span)
-        end = state.next_span(live=True)
-        oldest_at_ms = await self._ask(self._reader, store.oldest_received_at_ms, lane, bit, end)
-        self._progress.start_wait(lane, oldest_at_ms)
 
     async def blank(self, quotes: Sequence[erasure.Quote]) -> None:
         """Replace texts of destinations that name an erased person."""
@@ -392,11 +361,16 @@ class SqliteLog:
     async def _transact(self, writes: Sequence[Write]) -> list[Answer]:
         transaction = Planner(self._progress.recent, self._progress.states, self._router, self.refusal).plan(writes)
         ride = self._ride if self._ride and self._ride.board(transaction) else None
-        if transaction.erasures:  # no fetch may hand out what is being deleted
-            self._erasures += 1
-            self._no_erasure.clear()
+        with self._fetching.erasing() if transaction.erasures else nullcontext():
+            await self._run(transaction, ride)
+        self._progress.follow(transaction)
+        if ride:
+            ride.follow(transaction.purged[0])
+        return transaction.answers
+
+    async def _run(self, transaction: Transaction, ride: Ride | None) -> None:
+        new, weight = len(transaction.records), transaction.weight
         try:
-            new, weight = len(transaction.records), transaction.weight
             await self._disk.transact(new, weight, transaction.run, self._lanes, self._bits)
         except Unavailable as error:
             if transaction.records and await self._ask(self._reader, store.last_offset) > self._progress.last:
@@ -406,12 +380,6 @@ class SqliteLog:
             if ride:
                 ride.failed(error)
             raise
-        finally:
-            self._no_erasure.set()
-        self._progress.follow(transaction)
-        if ride:
-            ride.follow(transaction.purged[0])
-        return transaction.answers
 
     async def _ask(self, connection: Threaded, query: Callable[..., T], *args: Any) -> T:
         return await ask(self.path, connection, query, *args)
