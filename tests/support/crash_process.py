@@ -24,6 +24,7 @@ from walbatch.routing import Router
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Batch, Lane, copying, driver, files, migrate, recovery
 from walbatch.wal.disk import Disk as KnownDisk
+from walbatch.wal.fetching import Fetching
 from walbatch.wal.files import DATABASE_FILE
 from walbatch.wal.sqlite import SqliteLog
 from walbatch.wal.transaction import Answer
@@ -197,6 +198,7 @@ class Process:
         log._open(writer)
         log._disk = KnownDisk(path, cast(Any, AtOnce(writer)), cast(Any, NoGuard()), log._admission, self.clock)
         log._reader = cast(Any, AtOnce(driver.open_reader(path)))
+        log._fetching = Fetching(path, log._reader, log._progress, log._bits, self.clock, traced=False)
 
     @property
     def writer(self) -> driver.Connection:
