@@ -19,9 +19,10 @@ pytestmark = pytest.mark.crash
 BACKLOG_ROOM_BYTES = 192 * MIB
 """What it may need beside what it had when it was ready: a batch of 10 MB in its several shapes, the recent ids, what
 the allocator keeps. Measured: 110 MiB after 200 MiB of events, 126 MiB after 600."""
-NO_BACKLOG_ROOM_BYTES = 64 * MIB
-"""The same where nothing waits. Measured: 28 MiB after 200 answers, 35 MiB after 600 refused requests; it was
-250 and 350 MiB while what an answer, or an error, came from stayed in a cycle with it."""
+ANSWERS_ROOM_BYTES = 64 * MIB
+"""Measured: 28 MiB after 200 answers; it was 250 MiB while each stayed in a cycle with what was received."""
+REFUSALS_ROOM_BYTES = 96 * MIB
+"""Measured: 35 to 47 MiB after 600 requests; it was 350 MiB while errors stayed in cycles with them."""
 BODY_BYTES = 13_000_000
 
 
@@ -81,7 +82,7 @@ def test_long_answers_are_not_kept_in_memory(
         lost=0,
         control=f"{times * BODY_BYTES // MIB} MiB answered, {grown // MIB} MiB in memory",
     )
-    assert grown < NO_BACKLOG_ROOM_BYTES
+    assert grown < ANSWERS_ROOM_BYTES
 
 
 def test_refused_calls_are_not_kept_in_memory(
@@ -110,4 +111,4 @@ def test_refused_calls_are_not_kept_in_memory(
         lost=0,
         control=f"{times * 9 // 2} MB refused, {grown // MIB} MiB in memory",
     )
-    assert grown < NO_BACKLOG_ROOM_BYTES
+    assert grown < REFUSALS_ROOM_BYTES
