@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from programs import Site, eventually, site
+from programs import Site, site
 from watching import MIB, memory
 
 from walbatch.pb.analytics.v1 import service_pb2 as pb
@@ -71,8 +71,7 @@ def test_long_answers_are_not_kept_in_memory(
         server = here.serve()
         before = memory(server, "VmHWM")
         accepted = send_bulk(here, MIB)
-        eventually(lambda: here.stats()["destinations"][0]["failures"] >= times // 2, "it answers at length")
-        here.drained()
+        here.drained()  # which is after all those answers
         grown = memory(server, "VmHWM") - before
         assert here.stats()["sent"] == accepted == len(here.delivered())
     matrix(
