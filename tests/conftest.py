@@ -55,6 +55,16 @@ def matrix(request: pytest.FixtureRequest) -> Callable[..., None]:
     return add
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take longest, by its limit: no process is left alone with it at the end."""
+    items.sort(key=_limit_s, reverse=True)
+
+
+def _limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of the faults that were injected in this run, and keep it for the documentation."""
     rows = [
