@@ -120,9 +120,9 @@ IN_RUN = cd $(RUN) && PATH="$(CURDIR)/build/venv/bin:$$PATH" TESTED_WHEEL="$$(ls
 compiler:
 	@command -v cc >/dev/null || { echo 'the tests need a C compiler called cc; Debian: apt-get install gcc libc6-dev' >&2; exit 1; }
 
-# Twice as many processes as cores: many tests wait for a disk or a process most of the time.
+# One process more than cores: many tests wait for a disk or a process most of the time.
 test: compiler lint installed
-	$(IN_RUN) ../venv/bin/pytest -n 4 --dist worksteal $(addprefix --ignore=tests/,privileged deploy browser examples) \
+	$(IN_RUN) ../venv/bin/pytest -n 3 --dist worksteal $(addprefix --ignore=tests/,privileged deploy browser examples) \
 	  $(TEST_FLAGS)
 
 # The dashboard, opened, read and clicked in Debian's Chromium.
