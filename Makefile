@@ -139,10 +139,11 @@ examples: installed
 	tests/examples/tools.sh
 	$(IN_RUN) NODE_PATH="$(CURDIR)/build/examples/node_modules" ../venv/bin/pytest tests/examples $(TEST_FLAGS)
 
-# The same tests as in `make test`, with many more injections, and those that need root.
+# Tests of `make test` with many more injections, and those that need root.
 faults: compiler installed
 	tests/privileged/tools.sh
-	$(IN_RUN) FAULTS=full ../venv/bin/pytest -n 2 --dist worksteal tests/crash tests/privileged $(TEST_FLAGS)
+	$(IN_RUN) FAULTS=full ../venv/bin/pytest -n 2 --dist worksteal tests/crash tests/privileged \
+	  tests/e2e/test_delivery.py $(TEST_FLAGS)
 
 # The same, and its figures into the page that publishes them.
 durability: faults

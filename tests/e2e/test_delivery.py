@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -37,7 +37,6 @@ from walbatch.testing.store import ProjectData
 pytestmark = pytest.mark.e2e
 
 CLIENTS = 4
-RECORDS_EACH = 25_000
 USERS_EACH = 800
 CALL = 400
 LIMIT_S = 110.0
@@ -127,9 +126,9 @@ def write_file(path: Path, urls: Sequence[str]) -> Path:
     return file
 
 
-def send(address: str, number: int, base_ms: int) -> list[Sent]:
+def send(address: str, number: int, count: int, base_ms: int) -> list[Sent]:
     """Send one client's records, some of them twice, and return those that were accepted."""
-    made = list(Client(number, base_ms, USERS_EACH).records(RECORDS_EACH))
+    made = list(Client(number, base_ms, USERS_EACH).records(count))
     with grpc.insecure_channel(address) as channel:
         stub = AnalyticsServiceStub(channel)
         for start in range(0, len(made), CALL):
@@ -314,11 +313,13 @@ def identity_complaints(
 
 
 @pytest.mark.timeout(240)
-def test_every_record_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_record_is_accounted_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int, int], int]
+) -> None:
     """What was accepted is at each destination that wants it once, or is a dead letter there; at every moment."""
     monkeypatch.setattr(mixpanel, "event_failure", strict_event)
     monkeypatch.setattr(verdict, "update_failure", strict_update)
-    both = destinations()
+    both, each = destinations(), rounds(12_500, 25_000)
     base_ms = time.time_ns() // 1_000_000 - 3 * 86_400_000
     settings = {"retry_base": "20ms", "retry_max": "200ms", "flush_interval": "200ms", "batch_max": 500}
     only_one: dict[str, Any] = {"mixpanel_token": "", "mixpanel_url": ""}
@@ -329,7 +330,7 @@ def test_every_record_is_accounted_for(tmp_path: Path, monkeypatch: pytest.Monke
             watch = Watch(here)
             with watch.watching(), ThreadPoolExecutor(CLIENTS) as pool:
                 address = f"127.0.0.1:{here.grpc_port}"
-                sent = pool.map(lambda number: send(address, number, base_ms), range(CLIENTS))
+                sent = pool.map(lambda number: send(address, number, each, base_ms), range(CLIENTS))
                 accepted = [one for client in sent for one in client]
                 document = watch.drained()
             letters = check_all(here, both, accepted, document)
