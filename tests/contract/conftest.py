@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 import httpx
 import pytest
-from calls import uncounted
+from calls import served, uncounted
 from log_records import deliver, events, open_log
 from traces import secret_id
 
-from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
-from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_AnalyticsServiceServicer_to_server
+from walbatch.ingest import IngestService
 from walbatch.testing.clock import FakeClock
 from walbatch.testing.mixpanel import FakeMixpanel
 from walbatch.wal import EventLog, erasure
@@ -108,10 +106,5 @@ def service(log: EventLog, clock: FakeClock) -> IngestService:
 @pytest.fixture
 async def stub(service: IngestService) -> AsyncIterator[Stub]:
     """A client of the service on a real port."""
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES)])
-    add_AnalyticsServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield AnalyticsServiceStub(channel)
-    await server.stop(0)
+    async with served(service) as stub:
+        yield stub

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from calls import GatedLog, event, records, refusal
+from calls import GatedLog, event, records, refusal, served
 
 from walbatch.decoding import Decoding
 from walbatch.errors import BacklogFull, CommitFailed
 from walbatch.ingest import IngestService
 from walbatch.pb.analytics.v1 import service_pb2 as pb
-from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_AnalyticsServiceServicer_to_server
 from walbatch.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -54,13 +53,8 @@ def told() -> Told:
 @pytest.fixture
 async def stub(service: IngestService, told: Told) -> AsyncIterator[Stub]:
     """A client of the service on a real port."""
-    server = grpc.aio.server(interceptors=[Decoding(told)])
-    add_AnalyticsServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield AnalyticsServiceStub(channel)
-    await server.stop(0)
+    async with served(service, Decoding(told)) as stub:
+        yield stub
 
 
 @pytest.mark.parametrize(

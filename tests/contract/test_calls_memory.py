@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from calls import event, records
+from calls import event, records, served
 from leftovers import left_by
 
 from walbatch.decoding import Decoding
 from walbatch.ingest import MAX_RECORDS, IngestService
 from walbatch.pb.analytics.v1 import service_pb2 as pb
-from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_AnalyticsServiceServicer_to_server
 from walbatch.wal.sqlite import SqliteLog
 
 if TYPE_CHECKING:
@@ -29,13 +28,8 @@ ERASED = pb.Event(name="Tick", distinct_id="erased")
 @pytest.fixture
 async def stub(service: IngestService) -> AsyncIterator[Stub]:
     """A client of the service on a real port, with what stands around every call."""
-    server = grpc.aio.server(interceptors=[Decoding()])
-    add_AnalyticsServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield AnalyticsServiceStub(channel)
-    await server.stop(0)
+    async with served(service, Decoding()) as stub:
+        yield stub
 
 
 async def _stream(stub: Stub, *requests: pb.IngestStreamRequest | bytes) -> None:

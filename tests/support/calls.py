@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from grpc_status import rpc_status
 
 from walbatch.batching import BatchPolicy
+from walbatch.decoding import Decoding
 from walbatch.errors import Unavailable
 from walbatch.event import Kind, Record
+from walbatch.ingest import TRANSPORT_MAX_BYTES, IngestService
 from walbatch.metrics.counting import Counts, Intake
 from walbatch.pb.analytics.v1 import service_pb2 as pb
+from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub, add_AnalyticsServiceServicer_to_server
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import Appended, Lane
 from walbatch.wal.memory import MemoryLog
+
+if TYPE_CHECKING:
+    from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceAsyncStub as Stub
 
 
 class GatedLog(MemoryLog):
@@ -44,6 +51,18 @@ class GatedLog(MemoryLog):
     async def stored(self, kind: Kind = Kind.EVENT) -> Sequence[str]:
         """Hand out everything of a kind."""
         return (await self.fetch(Lane("there", kind), BatchPolicy().at_once())).payloads
+
+
+@asynccontextmanager
+async def served(service: IngestService, *around: Decoding) -> AsyncIterator[Stub]:
+    """A client of the service on a real port, with what stands around every call."""
+    server = grpc.aio.server(interceptors=around, options=[("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES)])
+    add_AnalyticsServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield AnalyticsServiceStub(channel)
+    await server.stop(0)
 
 
 def uncounted() -> Intake:
