@@ -11,7 +11,9 @@ import fcntl
 import os
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -29,6 +31,9 @@ FREEZE, THAW = 0xC0045877, 0xC0045878
 
 NEW_MOUNT_NAMESPACE = 0x00020000
 """CLONE_NEWNS of linux/sched.h."""
+
+AGAIN_S = 0.001
+"""How soon somebody who wants more space tries again."""
 
 Kind = Literal["ext4", "xfs"]
 
@@ -121,14 +126,27 @@ class FileSystem:
     def fill(self) -> Path:
         """Take all the space there is, down to the last block, and return the file that holds it."""
         ballast = self.path / "ballast"
-        descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            for size in (MIB, 4096):
-                while _grows(descriptor, size):
-                    pass
-        finally:
-            os.close(descriptor)
+        with _appending(ballast) as descriptor:
+            _fill(descriptor)
         return ballast
+
+    @contextmanager
+    def kept_full(self) -> Iterator[None]:
+        """Whatever is given up until the end of the block, take it at once: somebody whose log has run wild."""
+        ended = threading.Event()
+
+        def fill() -> None:
+            with _appending(self.path / "ballast") as descriptor:
+                while not ended.wait(AGAIN_S):
+                    _fill(descriptor)
+
+        with ThreadPoolExecutor(1) as others:
+            filling = others.submit(fill)
+            try:
+                yield
+            finally:
+                ended.set()
+                filling.result()
 
 
 @contextmanager
@@ -165,6 +183,21 @@ def _mounted(made: FileSystem) -> Iterator[FileSystem]:
         # Lazily, so that it also goes when the test failed with something still in it; whatever was mounted is gone.
         while made.mounted():
             _run("umount", "--lazy", str(made.path))
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _fill(descriptor: int) -> None:
+    for size in (MIB, 4096):
+        while _grows(descriptor, size):
+            pass
 
 
 def _grows(descriptor: int, size: int) -> bool:

@@ -17,6 +17,8 @@ from pathlib import Path
 from walbatch.clock import Clock
 from walbatch.errors import BacklogFull, DiskFull, NoRoom, Overloaded, WalHeld
 from walbatch.units import format_bytes
+from walbatch.wal.files import DATABASE_FILE
+from walbatch.wal.headroom import Headroom
 from walbatch.wal.reserve import MIN_BYTES, Reserve, free_bytes
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -50,6 +52,7 @@ class Admission:
         """Whether a transaction has found the disk full, and it has not been seen otherwise since."""
         self.limits = limits
         self.reserve = Reserve(directory, limits.min_free_bytes)
+        self.headroom = Headroom(directory / DATABASE_FILE)
         self._directory = directory
         self._clock = clock
         self._looked_s = float("-inf")

@@ -2,7 +2,7 @@
 
 a commit raised           refused as `CommitFailed` until one succeeds, which is tried at every look
 three in a row            the disk is broken: `StorageFailed`
-the disk is full          new records are refused, what was delivered is noted with the room of the reserve
+the disk is full          new records are refused, what was delivered is noted in the room of `walbatch.wal.headroom`
 the files are not ours    saved, then `StorageFailed` (see `walbatch.wal.guard`)
 the log cannot be trimmed our own long reads are ended, and at a limit new records are refused
 """
@@ -121,6 +121,8 @@ class Disk:
             if self._written_bytes >= self.checkpoint_bytes and self.trimming:
                 _, checkpoint_s = self._timed(driver.checkpoint_some, connection)
                 self._written_bytes = 0
+            if records:
+                self._admission.headroom.take(max(self._written_bytes, CHECKPOINT_BYTES) + weight)
             _, transaction_s = self._timed(transaction, connection, *args)
             self._written_bytes += weight + COMMIT_BYTES
             self._guard.check(connection)
@@ -150,7 +152,7 @@ class Disk:
             Unavailable: what `refusing` says.
         """
         admission = self._admission
-        roomy = admission.disk_full and admission.roomy()
+        roomy = admission.disk_full and admission.roomy() and await self._has_headroom()
         idle_s = self._clock.monotonic_s() - self._committed_s
         if roomy or self._failed_commits or idle_s >= PROBE_S or self._guard.replaced:
             await probe()
@@ -159,16 +161,27 @@ class Disk:
         admission.reserve.take()
         admission.wal_bytes = await self._trim() if self.trimming else file_sizes(self._path)[1]
 
+    async def _has_headroom(self) -> bool:
+        """Take what the files should have ahead, and say whether they have it."""
+        try:
+            await self.writer.run(lambda _: self._admission.headroom.take(CHECKPOINT_BYTES))
+        except DiskFull:
+            return False
+        return True
+
     async def _trim(self) -> int:
         """Return the bytes of the write-ahead log that cannot be used again at this moment."""
-        if file_sizes(self._path)[1] < upkeep.TRIM_FROM_BYTES and not self._admission.disk_full:
+        large = file_sizes(self._path)[1] >= upkeep.TRIM_FROM_BYTES
+        if not large and not self._admission.disk_full:
             return 0
         try:
-            kept, duration_s = await self.writer.run(partial(self._timed, upkeep.trim))
+            kept, duration_s = await self.writer.run(partial(self._timed, partial(upkeep.trim, empty=large)))
         except driver.Error as error:
             self._admission.wal_bytes = file_sizes(self._path)[1]
             raise self._judge(error) from error
         self._watch.checkpointed(duration_s)
+        if large:
+            await self._has_headroom()  # its room was just given back: on a full disk somebody would take it
         return kept
 
     def _judge(self, error: sqlite3.Error) -> WalbatchError:

@@ -1,7 +1,8 @@
-"""Disk space that is set aside for what must go on when the disk is full: noting what was delivered.
+"""Disk space that is set aside beside the database, for a start on a full disk, which has to make its files anew.
 
-A file of real blocks beside the database. When a transaction finds the disk full, the file is deleted, and the
-settlements of what is delivered meanwhile have its room. New records are refused until it could be set aside again.
+A file of real blocks. It is deleted before such a start, and when what was delivered cannot be noted otherwise: the
+log's files have room ahead (`walbatch.wal.headroom`), but not on every file system. New records are refused until it
+could be set aside again.
 """
 
 from __future__ import annotations

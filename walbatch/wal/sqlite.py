@@ -142,8 +142,10 @@ class SqliteLog:
             try:
                 await asyncio.to_thread(recovery.prepare, self.path)
                 self._scrubber = stack.enter_context(Scrubber(self.path))
+                headroom = stack.enter_context(self._admission.headroom)
                 writer = await stack.enter_async_context(Threaded(lambda: driver.open_writer(self.path)))
                 await writer.run(self._open)
+                await asyncio.to_thread(headroom.open)
                 self._reader = await stack.enter_async_context(Threaded(lambda: driver.open_reader(self.path)))
                 self._fetching = Fetching(
                     self.path, self._reader, self._progress, self._bits, self._clock, traced=self._traced
@@ -345,7 +347,6 @@ class SqliteLog:
                 return await self._transact(writes)
             except DiskFull:
                 self._admission.disk_full = True
-                self._admission.reserve.release()
         # What was delivered must be noted even now; what is new can wait.
         full = DiskFull("the disk is full; nothing was stored")
         rest = [write for write in writes if not isinstance(write, _NEW)]

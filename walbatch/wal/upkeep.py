@@ -19,13 +19,14 @@ SPARE_SHARE = 8
 """One page of so many is kept empty: the log that comes in tomorrow takes the room of what is purged today."""
 
 
-def trim(connection: Connection) -> int:
+def trim(connection: Connection, *, empty: bool) -> int:
     """Move the write-ahead log into the database, and begin it anew if no reader is in the way.
 
-    Returns the bytes of it that cannot be used again at this moment: 0 if there was no reader.
+    `empty` gives its room back; else it stays, to be used again. Returns the bytes of it that cannot be used again at
+    this moment: 0 if there was no reader.
     """
     frames, moved = driver.checkpoint_some(connection)
-    if frames == moved and driver.checkpoint(connection, patience_ms=0):
+    if frames == moved and (not empty or driver.checkpoint(connection, patience_ms=0)):
         return 0
     return _pragma(connection, "page_size") * frames
 
