@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bad_destination import destinations
+from probe import UNKNOWN
 from programs import Program, eventually, site
 from settled import settled_account
 from steady_client import steady
@@ -24,8 +25,6 @@ BROKEN = (sys.executable, str(Path(__file__).parent.parent / "support" / "broken
 GRACE_S = 3.0
 SLACK_S = 2.0
 """For the end of the process itself, on a machine that is busy."""
-UNKNOWN = {"UNAVAILABLE", "CANCELLED"}
-"""The codes of a server that stops, or is not there: the outcome is unknown, the call is to be repeated."""
 IN_FLIGHT, LARGEST_BATCH = 3, 50
 SETTINGS = {
     "shutdown_grace": f"{GRACE_S}s",
@@ -70,7 +69,7 @@ def test_stop_signals_under_load(
                 took_s = stop(server, twice=twice)
                 assert took_s < (1.0 if twice else GRACE_S) + SLACK_S, server.output()
                 server = here.serve()
-        assert {failure.partition(":")[0] for failure in client.failures} <= UNKNOWN, client.failures
+        assert {failure.partition(":")[0] for failure in client.failures} <= {code.name for code in UNKNOWN}
         there.switch(one, "good")
         verdict = settled_account(here, [client.log])
     assert not verdict.dead

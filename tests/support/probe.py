@@ -19,6 +19,10 @@ from walbatch.pb.analytics.v1.service_pb2_grpc import AnalyticsServiceStub
 LIMIT_S = 2.0
 LOG = "probe.log"
 
+UNKNOWN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+"""The codes of a server that ends, or is not there: the outcome is unknown, the call is to be repeated. gRPC itself
+gives the second one, to calls that come in at the very moment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
