@@ -69,7 +69,9 @@ def test_stop_signals_under_load(
                 took_s = stop(server, twice=twice)
                 assert took_s < (1.0 if twice else GRACE_S) + SLACK_S, server.output()
                 server = here.serve()
-        assert {failure.partition(":")[0] for failure in client.failures} <= {code.name for code in UNKNOWN}
+        assert {failure.partition(":")[0] for failure in client.failures} <= {code.name for code in UNKNOWN}, (
+            client.failures
+        )
         there.switch(one, "good")
         verdict = settled_account(here, [client.log])
     assert not verdict.dead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,10 @@ SIZE_MIB = 64
 MIN_FREE = "8MiB"
 """More than a restart or a drain gives back by itself, the 4 MiB or so of the write-ahead log: only the ballast's end
 makes room for new records."""
+
+BROKEN = (sys.executable, str(Path(__file__).parent.parent / "support" / "broken_server.py"))
+NOT_NOTED = "flusher.store_failed"
+"""What a server logs that cannot note what was delivered."""
 
 PROMPTLY_S = 5.0
 DRAIN_S = 10.0
@@ -90,6 +95,7 @@ def test_a_full_disk_refuses_and_delivers_and_recovers(
             storage = here.stats()["storage"]
             assert (storage["accepting"], storage["reason"]) == (False, "DISK_FULL")
             if number % 2:
+                assert NOT_NOTED not in server.output()
                 server = restart_on_the_full_disk(here, server)
             drain_the_full_disk(here, disk)
             ballast.unlink()
@@ -99,6 +105,7 @@ def test_a_full_disk_refuses_and_delivers_and_recovers(
         here.sink()
         verdict = load.settled()
         assert "disk" in server.output()
+        assert NOT_NOTED not in server.output()
     control = lost_by_early_answers(tmp_path / "control", kind)
     matrix(
         fault=f"disk full, {kind}",
@@ -124,6 +131,20 @@ def lost_by_early_answers(path: Path, kind: str) -> Verdict:
         load.end()
         here.sink()
         return load.settled()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
+def test_a_server_without_room_in_its_files_cannot_note_what_it_delivers(tmp_path: Path, kind: str) -> None:
+    """The negative control of whoever takes what is given up: with a reserve alone it stands still, and says so."""
+    with on_small_disk(tmp_path, kind, min_free_disk=MIN_FREE, retry_base="50ms", retry_max="200ms") as (here, disk):
+        server = here.serve(entry=(*BROKEN, "set_no_room_aside"))
+        load = Load(here)
+        fill_under_load(here, disk, load)
+        with disk.kept_full():
+            here.sink()
+            eventually(lambda: NOT_NOTED in server.output(), "something cannot be noted", DRAIN_S)
+            assert here.stats()["pending"]
+        load.end()
 
 
 def test_the_doctor_on_a_full_disk(tmp_path: Path) -> None:

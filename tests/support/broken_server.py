@@ -20,7 +20,7 @@ from walbatch.errors import Unavailable
 from walbatch.event import Offset, Record
 from walbatch.ownership import Ownership
 from walbatch.sinks import http
-from walbatch.wal import Appended, Settlement, group_commit
+from walbatch.wal import Appended, Settlement, group_commit, headroom
 from walbatch.wal.sqlite import SqliteLog
 
 
@@ -111,6 +111,11 @@ def believe_every_fsync() -> None:
     Ownership.check_disk = lambda self: None  # type: ignore[method-assign]  # noqa: ARG005
 
 
+def set_no_room_aside() -> None:
+    """Write to files that have no room ahead, so that a full disk has none for what was delivered."""
+    headroom._fallocate = None
+
+
 class _Brittle(asyncio.Future[Any]):
     """A future that never says that it is done, so that a result for a caller that has gone is an error."""
 
@@ -130,6 +135,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         forget_to_refuse,
         let_a_cancelled_call_break_the_commit,
         believe_every_fsync,
+        set_no_room_aside,
     )
 }
 

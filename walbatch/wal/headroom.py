@@ -21,7 +21,8 @@ from walbatch.errors import DiskFull
 from walbatch.wal.files import wal_file
 
 PAGES_OVER_ROWS = 2
-"""A row of just over half a page takes a page. Measured: 1.8 times the weight of the records, at most."""
+"""A row of just over half a page takes a page. Measured, of the weight of the records: the database grows by 1.8 times
+at most, and SQLite's log has 2.7 times with a purge along, 11 MiB at a checkpoint."""
 
 SPARE_BYTES = 4 * 1024 * 1024
 """Beside records: more than what is noted of deliveries until a checkpoint, after which that room is used again."""
