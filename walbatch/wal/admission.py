@@ -1,7 +1,7 @@
 """Refuse new records while there is still room for what must go on: delivery writes to the same disk.
 
     BacklogFull   a destination waits for as much as may wait
-    DiskFull      less is free than is kept free, or the reserve was needed and is not back
+    DiskFull      less is free than is kept free, the files got no room ahead, or the reserve was needed and is not back
     WalHeld       the write-ahead log cannot be trimmed, and has reached its limit
     Overloaded    more waits for the disk than may be kept in memory
 
