@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log_records import counts_of, deliver, events, ids, open_log
+from log_records import counts_of, deliver, event, events, ids, open_log
 
 from walbatch.errors import DiskFull
 from walbatch.testing.clock import FakeClock
 from walbatch.wal import driver, headroom, upkeep
-from walbatch.wal.disk import CHECKPOINT_BYTES
+from walbatch.wal.disk import CHECKPOINT_BYTES, PROBE_S
 from walbatch.wal.files import DATABASE_FILE, wal_file
 from walbatch.wal.headroom import PAGES_OVER_ROWS, SPARE_BYTES
 from walbatch.wal.reserve import RESERVE_FILE
+from walbatch.wal.transaction import Transaction
+
+FULL = 13
+"""SQLITE_FULL."""
 
 AHEAD_BYTES = PAGES_OVER_ROWS * CHECKPOINT_BYTES + SPARE_BYTES
 
@@ -96,6 +100,29 @@ def test_a_signal_is_not_taken_for_an_answer(tmp_path: Path, monkeypatch: pytest
     with headroom.Headroom(tmp_path / DATABASE_FILE) as room:
         room.open()
     assert calls() == 0, "the interrupted call was followed by another"
+
+
+async def test_the_log_is_trimmed_although_the_disk_takes_nothing(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a reader in the way until now that is what gives room; it was not done once the disk was due to be tried."""
+
+    def find_no_room(*_: object) -> None:
+        error: Any = driver.Error("database or disk is full")
+        error.sqlite_errorcode = FULL
+        raise error
+
+    async with open_log(tmp_path, clock) as log:
+        await log.append([event("a", clock, properties={"text": "x" * 100_000})])
+        database_bytes, _ = log.sizes()
+        with monkeypatch.context() as full:
+            full.setattr(Transaction, "run", find_no_room)
+            with pytest.raises(DiskFull):
+                await log.append(events("b", clock))
+            await clock.advance(2 * PROBE_S)
+            await log.tend()
+        assert isinstance(log.refusing(), DiskFull)
+        assert log.sizes()[0] > database_bytes + 80_000
 
 
 async def test_room_that_is_given_back_is_taken_again(

@@ -152,6 +152,8 @@ class Disk:
             Unavailable: what `refusing` says.
         """
         admission = self._admission
+        # Before the probe: on a full disk that needs the room which this gives back once no reader is in the way.
+        admission.wal_bytes = await self._trim() if self.trimming else file_sizes(self._path)[1]
         roomy = admission.disk_full and admission.roomy() and await self._has_headroom()
         idle_s = self._clock.monotonic_s() - self._committed_s
         if roomy or self._failed_commits or idle_s >= PROBE_S or self._guard.replaced:
@@ -159,7 +161,6 @@ class Disk:
         if roomy:
             admission.disk_full = False
         admission.reserve.take()
-        admission.wal_bytes = await self._trim() if self.trimming else file_sizes(self._path)[1]
 
     async def _has_headroom(self) -> bool:
         """Take what the files should have ahead, and say whether they have it."""
